@@ -1,0 +1,59 @@
+"""Packaging of flam_jax: `pip install -e ".[multigrid]"` installs what the main job needs."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+EXTRAS = {
+    # Environments that render the data sets.
+    "multigrid": ["multigrid==0.1.0"],
+    # PyQt5-Qt5 carries the Qt libraries that EnvPool's Procgen renders with.
+    "procgen": ["envpool>=1.2.5", "PyQt5-Qt5>=5.15.2"],
+}
+EXTRAS["test"] = [
+    *EXTRAS["multigrid"],
+    *EXTRAS["procgen"],
+    "beartype>=0.20",
+    "pyright>=1.1.400",
+    "pytest>=8.3",
+    "pytest-xdist>=3.6",
+    "ruff>=0.9",
+]
+
+setup(
+    name="flam_jax",
+    version="0.1.0",
+    description="Factored Latent Action World Models in JAX: controllable world models from unlabelled video.",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=find_packages(include=["flam_jax*", "data_pipelines*"]),
+    package_data={"flam_jax": ["py.typed"]},
+    install_requires=[
+        "absl-py>=2.1",
+        "array-record>=0.7.2",
+        "dm-pix>=0.4.3",
+        "flax>=0.10.6",
+        "grain>=0.2.10",
+        "jax>=0.6.2",
+        "jaxtyping>=0.3.0",
+        "matplotlib>=3.9",
+        "ml_collections>=1.0",
+        "numpy>=2.0",
+        "optax>=0.2.4",
+        "orbax-checkpoint>=0.11.15",
+        "pillow>=10.4",
+        "rich>=13.7",
+        "scipy>=1.14",
+        "tensorboardX>=2.6.2",
+        "tensorflow-datasets>=4.9.8",
+    ],
+    extras_require=EXTRAS,
+    classifiers=[
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "License :: OSI Approved :: Apache Software License",
+    ],
+)
