@@ -1,0 +1,140 @@
+"""A data set on disk: made once, found again, checked before it is used."""
+
+import contextlib
+import functools
+import importlib
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import UInt8
+
+from data_pipelines.errors import DataError
+from data_pipelines.progress import progress
+from data_pipelines.recipe import Recipe
+from data_pipelines.source import ClipSource, open_splits
+
+if TYPE_CHECKING:
+    from data_pipelines.builder import ClipBuilder
+
+_BUILDERS = {
+    "multigrid": ("data_pipelines.multigrid.builder", "Multigrid"),
+    "procgen": ("data_pipelines.procgen.builder", "Procgen"),
+}
+_BLANK_FRAMES = 512
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Clips of video in three splits. Made by `prepare`."""
+
+    directory: Path
+    recipe: Recipe
+    splits: dict[str, ClipSource]
+
+    def split(self, name: str) -> ClipSource:
+        """The records of `"train"`, `"val"` or `"test"`.
+
+        Raises:
+          KeyError: there is no such split.
+        """
+        return self.splits[name]
+
+    @functools.cached_property
+    def blank(self) -> UInt8[np.ndarray, "H W 3"]:
+        """The median image of the training split: what stays when everything that moves is erased."""
+        return np.load(self.directory / "blank.npy")
+
+    def describe(self) -> str:
+        """One line for logs."""
+        counts = ", ".join(f"{len(source)} {name}" for name, source in self.splits.items())
+        size = sum(file.stat().st_size for file in self.directory.iterdir() if file.is_file())
+        recipe = self.recipe
+        return (
+            f"{recipe.dataset} {recipe.label}: {counts} clips of {recipe.clip_length} frames,"
+            f" {recipe.frame_size}x{recipe.frame_size}, {size / 2**20:.1f} MiB in {self.directory}"
+        )
+
+
+def prepare(data: Any, show_progress: bool = True) -> Dataset:
+    """Finds the data set that a configuration asks for, and generates it first when it is not there.
+
+    Args:
+      data: the `data` node of a configuration: `name`, `path`, `seed`, `frame_size` (pixels), `num_frames`,
+        `clip_length` (frames), `generate_workers` (processes; 0: as many cores as it is worth) and a node of the data
+        set's own name.
+      show_progress: while generating, on standard error.
+
+    Raises:
+      DataError: a library is missing, the path cannot be written, or what lies there is not the whole data set.
+    """
+    if data.name not in _BUILDERS:
+        raise DataError(f"config.data.name = {data.name!r}: expected one of {', '.join(_BUILDERS)}")
+    module, name = _BUILDERS[data.name]
+    builder_class: type[ClipBuilder] = getattr(importlib.import_module(module), name)
+    recipe = builder_class.recipe(data)
+    directory = Path(data.path) / recipe.dataset / recipe.label / str(builder_class.VERSION)
+    if not directory.exists():
+        _generate(builder_class, recipe, directory, data, show_progress)
+    splits = open_splits(directory, recipe)
+    dataset = Dataset(directory, recipe, splits)
+    if not (directory / "blank.npy").exists():
+        _save_blank(dataset)
+    return dataset
+
+
+def _generate(
+    builder_class: "type[ClipBuilder]", recipe: Recipe, directory: Path, data: Any, show_progress: bool
+) -> None:
+    with _only_one(directory):
+        if directory.exists():  # another process was faster
+            return
+        for leftover in directory.parent.glob("incomplete.*"):  # of a process that was killed
+            shutil.rmtree(leftover, ignore_errors=True)
+        title = f"Generating {recipe.dataset} {recipe.label}"
+        total = recipe.num_clips * recipe.clip_length
+        with progress(title, total, "frames", enabled=show_progress) as advance:
+            try:
+                builder_class(recipe, str(data.path), data.generate_workers, advance).download_and_prepare()
+            except OSError as error:
+                raise DataError(f"config.data.path: cannot write to {directory}: {error}") from error
+
+
+@contextlib.contextmanager
+def _only_one(directory: Path) -> Iterator[None]:
+    """Lets one process at a time generate; the lock ends with its process, however that ends."""
+    import fcntl
+
+    try:
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        lock = open(directory.parent / ".lock", "w")  # noqa: SIM115
+    except OSError as error:
+        raise DataError(f"config.data.path: cannot write to {directory.parent}: {error.strerror or error}") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"Waiting for another process that generates {directory.parent}", file=sys.stderr, flush=True)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _save_blank(dataset: Dataset) -> None:
+    """Stores the median over frames spread evenly over the training clips, one frame a clip."""
+    train = dataset.split("train")
+    clips = np.unique(np.linspace(0, len(train) - 1, min(len(train), _BLANK_FRAMES)).astype(int))
+    frames = np.stack([train[int(clip)]["frames"][dataset.recipe.clip_length // 2] for clip in clips])
+    # The lower of the two middle values when there are two, so that it is a value that was seen.
+    blank = np.percentile(frames, 50, axis=0, method="lower").astype(np.uint8)
+    partial = dataset.directory / f"blank.{os.getpid()}.partial"
+    try:
+        with partial.open("wb") as file:
+            np.save(file, blank)
+        partial.replace(dataset.directory / "blank.npy")
+    except OSError as error:
+        raise DataError(f"config.data.path: cannot write to {dataset.directory}: {error.strerror or error}") from error

@@ -1,0 +1,71 @@
+"""TFDS builder of the MultiGrid clips."""
+
+from typing import Any
+
+import numpy as np
+
+from data_pipelines.builder import ClipBuilder, FieldSpec, Unit
+from data_pipelines.recipe import Recipe, split_units
+
+
+class Multigrid(ClipBuilder):
+    """Random walks of several agents; every clip is an episode of its own, so splits share no episode."""
+
+    name = "multigrid"
+    SECONDS_PER_FRAME = 1e-4
+    DESCRIPTION = "Several agents of different colours turn and walk at random in a walled room (package multigrid)."
+
+    @staticmethod
+    def recipe(data: Any) -> Recipe:
+        variant = data.multigrid
+        return Recipe(
+            dataset="multigrid",
+            frame_size=data.frame_size,
+            num_frames=data.num_frames,
+            clip_length=data.clip_length,
+            seed=data.seed,
+            variant={
+                "grid": variant.grid_size,
+                "agents": variant.num_agents,
+                "shared": variant.shared_actions,
+            },
+        )
+
+    @staticmethod
+    def fields(recipe: Recipe) -> dict[str, FieldSpec]:
+        agents = recipe.variant["agents"]
+        return {
+            "actions": FieldSpec((agents,), np.int8),
+            "positions": FieldSpec((agents, 2), np.int16),
+            "directions": FieldSpec((agents,), np.int8),
+        }
+
+    @staticmethod
+    def units(recipe: Recipe) -> dict[str, list[Unit]]:
+        return {name: [(episode, 1) for episode in part] for name, part in split_units(recipe.num_clips).items()}
+
+    @staticmethod
+    def make_unit(recipe: Recipe, episode: int, num_clips: int) -> list[dict[str, Any]]:
+        # Imported here: the parent needs no environment, and a missing package is reported where it is needed.
+        from data_pipelines.multigrid.environment import NUM_ACTIONS, WalkEnv, walk
+        from data_pipelines.multigrid.tiles import compose
+
+        grid, agents, shared = (recipe.variant[name] for name in ("grid", "agents", "shared"))
+        policy_seed, world_seed = np.random.SeedSequence((recipe.seed, episode)).spawn(2)
+        actions = np.random.default_rng(policy_seed).integers(
+            NUM_ACTIONS, size=(recipe.clip_length, agents), dtype=np.int8
+        )
+        actions[:, :shared] = actions[:, :1]
+        env = WalkEnv(grid_size=grid, num_agents=agents)
+        positions, directions = walk(env, actions, seed=int(world_seed.generate_state(1)[0]))
+        frames = compose(positions, directions, grid_size=grid, frame_size=recipe.frame_size)
+        return [
+            {
+                "frames": frames,
+                "actions": actions,
+                "positions": positions,
+                "directions": directions,
+                "episode": episode,
+                "clip": 0,
+            }
+        ]
