@@ -1,0 +1,43 @@
+"""From configuration to modules: the place where the configuration object stops."""
+
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from flam_jax.config import validate
+from flam_jax.dynamics.flam import Flam
+from flam_jax.tokenizer.decoders import CnnDecoder, PatchDecoder
+from flam_jax.tokenizer.encoders import ImpalaEncoder, PatchEncoder
+from flam_jax.tokenizer.tokenizer import Tokenizer
+
+
+def build_tokenizer(config: ConfigDict) -> Tokenizer:
+    """The tokenizer of a configuration: a linen module, initialized with frames f32[*b H W 3]."""
+    c = validate(config).tokenizer
+    dtype = jnp.dtype(c.training.dtype)
+    shared = dict(channels=c.channels, patch_size=c.patch_size, dtype=dtype)
+    if c.encoder == "impala":
+        encoder = ImpalaEncoder(len(c.levels), num_res_blocks=c.num_res_blocks, **shared)
+    else:
+        encoder = PatchEncoder(len(c.levels), num_layers=c.num_res_blocks, **shared)
+    if c.decoder == "cnn":
+        decoder = CnnDecoder(num_res_blocks=c.num_res_blocks, **shared)
+    else:
+        decoder = PatchDecoder(num_layers=c.num_res_blocks, **shared)
+    return Tokenizer(encoder, decoder, tuple(c.levels))
+
+
+def build_dynamics(config: ConfigDict) -> Flam:
+    """The dynamics model of a configuration: a linen module, initialized with features f32[b t h w c]."""
+    c = validate(config).dynamics
+    return Flam(
+        num_factors=c.num_factors,
+        action_dim=c.total_action_dim // c.num_factors,
+        model_dim=c.model_dim,
+        num_blocks=c.num_blocks,
+        num_heads=c.num_heads,
+        history=c.history,
+        num_iterations=c.num_iterations,
+        attention_sharpness=c.attention_sharpness,
+        position_in_keys=c.position_in_keys,
+        dtype=jnp.dtype(c.training.dtype),
+    )

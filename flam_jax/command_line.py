@@ -1,0 +1,53 @@
+"""The launcher's command line: `--flag=value` or `--flag value`, one clear line for every mistake."""
+
+import dataclasses
+import difflib
+
+from flam_jax.config import ConfigError
+
+FLAGS = ("--config", "--workdir")
+
+
+@dataclasses.dataclass(frozen=True)
+class Arguments:
+    """What was asked for."""
+
+    config: str  # path of an experiment, with its arguments
+    workdir: str
+    overrides: dict[str, str]  # dotted field name -> text
+
+
+def parse_arguments(arguments: list[str]) -> Arguments:
+    """Reads a command line without the program's name.
+
+    Raises:
+      ConfigError: a flag is unknown, repeated, missing or without value.
+    """
+    values: dict[str, str] = {}
+    overrides: dict[str, str] = {}
+    rest = list(arguments)
+    while rest:
+        word = rest.pop(0)
+        flag, has_value, value = word.partition("=")
+        override = flag.startswith("--config.")
+        if not flag.startswith("--"):
+            raise ConfigError(f"unexpected argument {word!r}; {_usage()}")
+        if not override and flag not in FLAGS:
+            nearest = difflib.get_close_matches(flag, FLAGS, n=1, cutoff=0.0)[0]
+            raise ConfigError(f"unknown flag {flag}; the nearest is {nearest}; {_usage()}")
+        if not has_value:
+            if not rest or rest[0].startswith("--"):
+                raise ConfigError(f"{flag}: a value is missing, as in {flag}=VALUE")
+            value = rest.pop(0)
+        known, name = (overrides, flag.removeprefix("--config.")) if override else (values, flag)
+        if name in known:
+            raise ConfigError(f"{flag} is given twice: {known[name]!r} and {value!r}")
+        known[name] = value
+    for flag in FLAGS:
+        if not values.get(flag):
+            raise ConfigError(f"{flag} is missing; {_usage()}")
+    return Arguments(values["--config"], values["--workdir"], overrides)
+
+
+def _usage() -> str:
+    return "usage: python -m flam_jax.main --config=FILE[:ARGUMENTS] --workdir=FOLDER [--config.FIELD=VALUE ...]"

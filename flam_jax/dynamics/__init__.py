@@ -1,0 +1,1 @@
+"""Dynamics: pure modules and functions, no configuration, disk, mesh or logging."""

@@ -1,0 +1,66 @@
+"""The aggregator: predicted slots change the current features into the next (PAPER: aggregator)."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from flam_jax.dynamics.attention import Mlp
+from flam_jax.dynamics.factorizer import position_codes
+
+
+class SlotCrossAttention(nn.Module):
+    """Patches read predicted slots.
+
+    A learned null slot lets a patch read nothing. Every slot scores rows and columns, and the scores of a patch's row and
+    column are added to its logits: a slot can call the patch that its entity is about to enter, which no query made of
+    the patch's current content could know.
+    """
+
+    num_heads: int
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*b h w d"], slots: Float[Array, "*b k d"]) -> Float[Array, "*b h w d"]:
+        *_, h, w, dim = x.shape
+        heads = (self.num_heads, dim // self.num_heads)
+        null = self.param("null", nn.initializers.normal(0.02), (2, 1, *heads)).astype(self.dtype)
+        q = nn.DenseGeneral(heads, dtype=self.dtype, name="query")(x)
+        k = nn.DenseGeneral(heads, dtype=self.dtype, name="key")(slots)
+        v = nn.DenseGeneral(heads, dtype=self.dtype, name="value")(slots)
+        k = jnp.concatenate([k, jnp.broadcast_to(null[0], (*k.shape[:-3], 1, *heads))], axis=-3)
+        v = jnp.concatenate([v, jnp.broadcast_to(null[1], (*v.shape[:-3], 1, *heads))], axis=-3)
+        rows = nn.DenseGeneral((self.num_heads, h), dtype=self.dtype, name="rows")(slots)
+        columns = nn.DenseGeneral((self.num_heads, w), dtype=self.dtype, name="columns")(slots)
+        bias = rows[..., :, None] + columns[..., None, :]  # *b k heads h w
+        bias = jnp.moveaxis(bias, -4, -1)  # *b heads h w k
+        bias = jnp.pad(bias, [(0, 0)] * (bias.ndim - 1) + [(0, 1)])
+        logits = jnp.einsum("...hwnd,...knd->...nhwk", q, k) / heads[1] ** 0.5 + bias
+        weights = jax.nn.softmax(logits.astype(jnp.float32), axis=-1).astype(self.dtype)
+        y = jnp.einsum("...nhwk,...knd->...hwnd", weights, v)
+        return nn.DenseGeneral(dim, axis=(-2, -1), dtype=self.dtype, name="out")(y)
+
+
+class Aggregator(nn.Module):
+    """ẑ_{t+1} = z_t + change(z_t, ŝ_{t+1}): slots carry what changes, z_t carries what stays."""
+
+    model_dim: int
+    num_blocks: int
+    num_heads: int
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, features: Float[Array, "*b h w c"], next_slots: Float[Array, "*b k d"]
+    ) -> Float[Array, "*b h w c"]:
+        *_, h, w, c = features.shape
+        position = nn.Dense(self.model_dim, dtype=self.dtype, name="position")(position_codes(h, w).astype(self.dtype))
+        x = nn.Dense(self.model_dim, dtype=self.dtype, name="content")(features.astype(self.dtype)) + position
+        slots = nn.LayerNorm(dtype=self.dtype)(next_slots.astype(self.dtype))
+        for block in range(self.num_blocks):
+            attention = SlotCrossAttention(self.num_heads, self.dtype, name=f"slots_{block}")
+            x = x + attention(nn.LayerNorm(dtype=self.dtype)(x), slots)
+            x = x + Mlp(self.dtype, name=f"mlp_{block}")(nn.LayerNorm(dtype=self.dtype)(x))
+        change = nn.Dense(c, dtype=self.dtype, name="change")(nn.LayerNorm(dtype=self.dtype)(x))
+        return features + change.astype(jnp.float32)

@@ -1,0 +1,127 @@
+"""The factorizer: features of frames -> K slots per frame (PAPER: factorizer).
+
+Learned slots compete for the patches of a frame by iterated slot attention (Locatello et al. 2020); in every iteration
+each slot also attends causally to its own past values, which binds it to one entity over time.
+"""
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from flam_jax.dynamics.attention import KVCache, Mlp, TemporalAttention, empty_cache
+
+# Added to every attention weight before the weights of a slot are normalized over the patches: a slot that wins no patch
+# would otherwise divide zero by zero.
+ATTENTION_FLOOR = 1e-6
+
+
+@flax.struct.dataclass
+class Factors:
+    """Slots and where they look."""
+
+    slots: Float[Array, "b t k d"]
+    attention: Float[Array, "b t k h w"]  # sums to 1 over k
+
+
+class Factorizer(nn.Module):
+    """Iterated slot attention with causal temporal attention.
+
+    Keys say what a patch holds; where it lies is in the values only, as row and column codes beside the contents. A slot
+    therefore follows a content wherever it goes, and the place can be read from it. `position_in_keys` lets slots
+    compete for places too, which scenes with many look-alikes need.
+
+    The last iteration alone is differentiated (implicit slot attention, Chang et al. 2022), the learned initial slots
+    keep their gradient.
+    """
+
+    num_factors: int
+    slot_dim: int
+    num_iterations: int
+    num_heads: int
+    history: int
+    attention_sharpness: float
+    position_in_keys: bool = False
+    dtype: DTypeLike = jnp.float32
+
+    def setup(self):
+        dense = lambda bias=True: nn.Dense(self.slot_dim, use_bias=bias, dtype=self.dtype)  # noqa: E731
+        self.initial_slots = self.param("initial_slots", nn.initializers.normal(1.0), (self.num_factors, self.slot_dim))
+        self.content = nn.Sequential([dense(), nn.gelu, dense()])
+        self.content_norm = nn.LayerNorm(dtype=self.dtype)
+        self.key, self.query = dense(False), dense(False)
+        self.read, self.read_last = dense(), dense()
+        self.slot_norm = nn.LayerNorm(dtype=self.dtype)
+        self.update = nn.GRUCell(self.slot_dim, dtype=self.dtype)
+        self.time_norm = nn.LayerNorm(dtype=self.dtype)
+        self.time = TemporalAttention(self.num_heads, self.history, self.dtype)
+        self.mlp_norm = nn.LayerNorm(dtype=self.dtype)
+        self.mlp = Mlp(self.dtype)
+
+    def init_cache(self, batch: tuple[int, ...]) -> list[KVCache]:
+        """One cache per iteration."""
+        shape = (*batch, self.num_factors)
+        make = lambda: empty_cache(shape, self.history, self.num_heads, self.slot_dim, self.dtype)  # noqa: E731
+        return [make() for _ in range(self.num_iterations)]
+
+    def __call__(
+        self,
+        features: Float[Array, "b t h w c"],
+        cache: list[KVCache] | None = None,
+        sharpness: Float[Array, " b"] | None = None,
+    ) -> tuple[Factors, list[KVCache] | None]:
+        """All frames at once; with `cache`, the frames that follow those in the cache.
+
+        Args:
+          features: of the frames.
+          cache: from `init_cache` or the last call.
+          sharpness: factor on the attention logits per example; `attention_sharpness` unless given.
+
+        Returns:
+          Slots with their attention, and the new cache.
+        """
+        b, t, h, w, _ = features.shape
+        position = position_codes(h, w).reshape(h * w, h + w).astype(self.dtype)
+        position = jnp.broadcast_to(position, (b, t, *position.shape))
+        content = self.content_norm(self.content(features.astype(self.dtype))).reshape(b, t, h * w, -1)
+        keys = self.key(jnp.concatenate([content, position], axis=-1) if self.position_in_keys else content)
+        values = jnp.concatenate([content, position], axis=-1)
+        scale = jnp.full((b,), self.attention_sharpness) if sharpness is None else sharpness
+        scale = (scale / self.slot_dim**0.5)[:, None, None, None]
+
+        initial = self.initial_slots.astype(self.dtype)
+        slots = jnp.broadcast_to(initial, (b, t, *initial.shape))
+        new_cache = []
+        attention = readout = None
+        for iteration in range(self.num_iterations):
+            if iteration == self.num_iterations - 1 and iteration > 0:
+                slots = jax.lax.stop_gradient(slots) + (initial - jax.lax.stop_gradient(initial))
+            logits = jnp.einsum("btkd,btnd->btkn", self.query(self.slot_norm(slots)), keys)
+            attention = jax.nn.softmax(logits.astype(jnp.float32) * scale, axis=2)
+            readout = jnp.einsum("btkn,btnv->btkv", normalize_over_patches(attention).astype(self.dtype), values)
+            slots, _ = self.update(slots, self.read(readout))
+            past, layer_cache = self.time(
+                self.time_norm(slots).swapaxes(1, 2), None if cache is None else cache[iteration]
+            )
+            new_cache.append(layer_cache)
+            slots = slots + past.swapaxes(1, 2)
+            slots = slots + self.mlp(self.mlp_norm(slots))
+        assert attention is not None and readout is not None
+        # A straight road from the last read-out: the place of an entity must not get lost in the gates above.
+        slots = slots + self.read_last(readout)
+        return Factors(slots, attention.reshape(b, t, -1, h, w)), None if cache is None else new_cache
+
+
+def normalize_over_patches(attention: Float[Array, "*b k n"]) -> Float[Array, "*b k n"]:
+    """Weights with which each slot averages the patches: they sum to 1 over n."""
+    attention = attention + ATTENTION_FLOOR
+    return attention / attention.sum(axis=-1, keepdims=True)
+
+
+def position_codes(h: int, w: int) -> Float[Array, "h w h_plus_w"]:
+    """Row and column of every patch, one-hot side by side and scaled to a mean square of 1 within each part."""
+    rows = jnp.broadcast_to(jnp.eye(h)[:, None] * h**0.5, (h, w, h))
+    columns = jnp.broadcast_to(jnp.eye(w)[None] * w**0.5, (h, w, w))
+    return jnp.concatenate([rows, columns], axis=-1)

@@ -1,0 +1,176 @@
+"""FLAM, the factored latent action model (stage 2): the data's path from features to the next features."""
+
+from typing import Any
+
+import flax.linen as nn
+import flax.struct
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from flam_jax.dynamics.aggregator import Aggregator
+from flam_jax.dynamics.attention import empty_cache
+from flam_jax.dynamics.factorizer import Factorizer, Factors
+from flam_jax.dynamics.forward import ForwardDynamics
+from flam_jax.dynamics.inverse import ActionDistribution, InverseDynamics
+from flam_jax.dynamics.streams import ContextStream, over_factors
+
+
+@flax.struct.dataclass
+class FlamOutput:
+    """Everything one pass computes, for losses and figures."""
+
+    slots: Float[Array, "b t k d"]
+    attention: Float[Array, "b t k h w"]
+    action_mean: Float[Array, "b t-1 k a"]
+    action_log_var: Float[Array, "b t-1 k a"]
+    actions: Float[Array, "b t-1 k a"]
+    next_slots: Float[Array, "b t-1 k d"]
+    next_features: Float[Array, "b t-1 h w c"]
+
+    @property
+    def action_distribution(self) -> ActionDistribution:
+        """Posterior of the latent actions."""
+        return ActionDistribution(self.action_mean, self.action_log_var)
+
+
+@flax.struct.dataclass
+class StepOutput:
+    """What one step of frame-by-frame inference gives."""
+
+    slots: Float[Array, "b k d"]
+    attention: Float[Array, "b k h w"]
+    next_slots: Float[Array, "b k d"]
+    next_features: Float[Array, "b h w c"]
+
+
+class Flam(nn.Module):
+    """The factored latent action model.
+
+    Attributes:
+      num_factors: K.
+      action_dim: size of one factor's latent action.
+      model_dim: size of slots and of all streams.
+      num_blocks: of each transformer.
+      num_heads: of each attention but slot attention, which has one.
+      history: frames that temporal attention sees, the current one included.
+      num_iterations: of slot attention.
+      attention_sharpness: factor on the logits of slot attention.
+      position_in_keys: let slots compete for places as well as for contents.
+      dtype: compute type; parameters are float32.
+    """
+
+    num_factors: int
+    action_dim: int
+    model_dim: int = 256
+    num_blocks: int = 2
+    num_heads: int = 8
+    history: int = 5
+    num_iterations: int = 3
+    attention_sharpness: float = 4.0
+    position_in_keys: bool = False
+    dtype: DTypeLike = jnp.float32
+
+    def setup(self):
+        block = dict(num_blocks=self.num_blocks, num_heads=self.num_heads, dtype=self.dtype)
+        self.factorizer = Factorizer(
+            num_factors=self.num_factors,
+            slot_dim=self.model_dim,
+            num_iterations=self.num_iterations,
+            num_heads=self.num_heads,
+            history=self.history,
+            attention_sharpness=self.attention_sharpness,
+            position_in_keys=self.position_in_keys,
+            dtype=self.dtype,
+        )
+        self.context = ContextStream(history=self.history, **block)
+        # Axis 2 of every array is the factor's, axis 1 of the caches; the context is the same for all factors.
+        inverse = over_factors(InverseDynamics, in_axes=(2, 2, None), out_axes=2)
+        forward = over_factors(ForwardDynamics, in_axes=(2, 2, None, 1), out_axes=(2, 1))
+        self.inverse_dynamics = inverse(action_dim=self.action_dim, history=self.history, **block)
+        self.forward_dynamics = forward(history=self.history, **block)
+        self.aggregator = Aggregator(model_dim=self.model_dim, **block)
+
+    def __call__(
+        self,
+        features: Float[Array, "b t h w c"],
+        sharpness: Float[Array, " b"] | None = None,
+        actions: Float[Array, "b t-1 k a"] | None = None,
+    ) -> FlamOutput:
+        """Infers the actions between frames and predicts every frame but the first from the one before it.
+
+        Args:
+          features: tokenizer features of at least two consecutive frames.
+          sharpness: see `Factorizer`.
+          actions: predict with these instead of the inferred ones.
+
+        Returns:
+          All values of the pass. With an rng named `action` the actions are samples, else the means.
+
+        Raises:
+          ValueError: fewer than two frames.
+        """
+        factors, _ = self.factorizer(features, None, sharpness)
+        slots = factors.slots
+        context, _ = self.context(slots[:, :-1])
+        posterior = self._infer(slots, context)
+        if actions is None:
+            actions = posterior.sample(self.make_rng("action")) if self.has_rng("action") else posterior.mean
+        next_slots, _ = self.forward_dynamics(slots[:, :-1], actions, context, None)
+        next_features = self.aggregator(features[:, :-1], next_slots)
+        return FlamOutput(
+            slots, factors.attention, posterior.mean, posterior.log_var, actions, next_slots, next_features
+        )
+
+    def factorize(self, features: Float[Array, "b t h w c"]) -> Factors:
+        """Slots and their attention."""
+        return self.factorizer(features)[0]
+
+    def infer_actions(self, slots: Float[Array, "b t k d"]) -> ActionDistribution:
+        """Posterior over the latent actions between consecutive slots, shape b t-1 k a.
+
+        Raises:
+          ValueError: fewer than two frames.
+        """
+        return self._infer(slots, self.context(slots[:, :-1])[0])
+
+    def predict_slots(
+        self, slots: Float[Array, "b t k d"], actions: Float[Array, "b t k a"]
+    ) -> Float[Array, "b t k d"]:
+        """ŝ_{t+1} from s_t and a_t, for all t at once."""
+        return self.forward_dynamics(slots, actions, self.context(slots)[0], None)[0]
+
+    def aggregate(
+        self, features: Float[Array, "b t h w c"], next_slots: Float[Array, "b t k d"]
+    ) -> Float[Array, "b t h w c"]:
+        """ẑ_{t+1} from z_t and ŝ_{t+1}, for all t at once; not quantized."""
+        return self.aggregator(features, next_slots)
+
+    def init_cache(self, features: Float[Array, "b h w c"]) -> dict[str, Any]:
+        """Caches before the first frame of `step`; only the shape of `features` counts."""
+        batch = (features.shape[0], self.num_factors)
+        make = lambda: empty_cache(batch, self.history, self.num_heads, self.model_dim, self.dtype)  # noqa: E731
+        return {
+            "factorizer": self.factorizer.init_cache(batch[:1]),
+            "context": [make() for _ in range(self.num_blocks)],
+            "forward": [make() for _ in range(self.num_blocks)],
+        }
+
+    def step(
+        self, cache: dict[str, Any], features: Float[Array, "b h w c"], actions: Float[Array, "b k a"]
+    ) -> tuple[dict[str, Any], StepOutput]:
+        """Consumes frame t and the action taken there, predicts frame t + 1. Cost does not depend on t.
+
+        Calling it on the frames one after another equals one parallel pass over all of them.
+        """
+        factors, factorizer_cache = self.factorizer(features[:, None], cache["factorizer"])
+        context, context_cache = self.context(factors.slots, cache["context"])
+        next_slots, forward_cache = self.forward_dynamics(factors.slots, actions[:, None], context, cache["forward"])
+        next_features = self.aggregator(features, next_slots[:, 0])
+        cache = {"factorizer": factorizer_cache, "context": context_cache, "forward": forward_cache}
+        return cache, StepOutput(factors.slots[:, 0], factors.attention[:, 0], next_slots[:, 0], next_features)
+
+    def _infer(self, slots: Float[Array, "b t k d"], context: Float[Array, "b t-1 k d"]) -> ActionDistribution:
+        if slots.shape[1] < 2:
+            raise ValueError(f"latent actions lie between frames: expected at least 2 frames, got {slots.shape[1]}")
+        return self.inverse_dynamics(slots[:, :-1], slots[:, 1:], context)

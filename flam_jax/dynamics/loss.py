@@ -1,0 +1,65 @@
+"""The dynamics loss (PAPER: loss): ‖z_{t+1} − ẑ_{t+1}‖² + β Σ_i KL[q(a_t^i) ‖ N(0, I)]."""
+
+from typing import Any
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from flam_jax.dynamics.flam import Flam, FlamOutput
+from flam_jax.tokenizer import fsq
+
+
+def dynamics_loss(
+    model: Flam,
+    variables: Any,
+    features: Float[Array, "b t h w c"],
+    key: PRNGKeyArray,
+    *,
+    kl_weight: Float[Array, ""] | float,
+    prediction_steps: int,
+    levels: tuple[int, ...] | None,
+    sharpness: Float[Array, " b"] | None = None,
+) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]], FlamOutput]:
+    """Squared error of predicted features and KL of the latent actions.
+
+    The error is summed over h, w, c and averaged over b and t; the KL is summed over factors and action dimensions and
+    averaged over b and t: β means nothing without the reduction.
+
+    With several prediction steps, pass p predicts frame t+1 from the frames that pass p-1 predicted, with the actions
+    inferred from the true frames. Every pass handles all frames at once; the error is averaged over the passes.
+
+    Args:
+      model: the dynamics.
+      variables: its parameters.
+      features: tokenizer features of consecutive frames.
+      key: for sampling the actions.
+      kl_weight: β.
+      prediction_steps: passes, less than t.
+      levels: quantize predictions to these levels before they are fed back; None feeds them back as they are.
+      sharpness: see `Factorizer`.
+
+    Returns:
+      The loss, its parts, and the output of the first pass.
+    """
+    output = model.apply(variables, features, sharpness, rngs={"action": key})
+    assert isinstance(output, FlamOutput)
+    errors = [_squared_error(output.next_features, features[:, 1:])]
+    predicted = output.next_features
+    for step in range(1, prediction_steps):
+        fed = predicted if levels is None else fsq.quantize(predicted, levels)
+        inputs = jnp.concatenate([features[:, :step], fed[:, step - 1 :]], axis=1)
+        again = model.apply(variables, inputs, sharpness, output.actions)
+        assert isinstance(again, FlamOutput)
+        predicted = again.next_features
+        errors.append(_squared_error(predicted[:, step:], features[:, step + 1 :]))
+    prediction = jnp.mean(jnp.stack(errors))
+    kl = output.action_distribution.kl().sum(axis=(-2, -1)).mean()
+    loss = prediction + kl_weight * kl
+    metrics = {"prediction_loss": prediction, "kl": kl, "prediction_loss_step_1": errors[0]}
+    if prediction_steps > 1:
+        metrics[f"prediction_loss_step_{prediction_steps}"] = errors[-1]
+    return loss, metrics, output
+
+
+def _squared_error(predicted: Float[Array, "b t h w c"], true: Float[Array, "b t h w c"]) -> Float[Array, ""]:
+    return jnp.square(predicted - true).sum(axis=(-3, -2, -1)).mean()

@@ -1,0 +1,81 @@
+"""The two streams that inverse and forward dynamics run on (DESIGN, section 5).
+
+The *context stream* carries all slots up to now, attends over factors and causally over time, and knows no action. A
+*per-factor stream* carries what is known of one factor alone (its action, its next value), attends causally to its own
+past and reads the context stream, never another factor's stream. So the coupling through the state is full and the
+coupling through the actions is none, exactly, in any number of layers.
+"""
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from flam_jax.dynamics.attention import Attention, KVCache, Mlp, TemporalAttention
+
+
+class ContextStream(nn.Module):
+    """Slots of all factors, each informed of all others and of the past."""
+
+    num_blocks: int
+    num_heads: int
+    history: int
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, slots: Float[Array, "b t k d"], cache: list[KVCache] | None = None
+    ) -> tuple[Float[Array, "b t k d"], list[KVCache] | None]:
+        x = slots.astype(self.dtype)
+        new_cache = []
+        for block in range(self.num_blocks):
+            y = nn.LayerNorm(dtype=self.dtype)(x)
+            x = x + Attention(self.num_heads, self.dtype, name=f"factors_{block}")(y, y)
+            y = nn.LayerNorm(dtype=self.dtype)(x).swapaxes(1, 2)
+            time = TemporalAttention(self.num_heads, self.history, self.dtype, name=f"time_{block}")
+            y, layer_cache = time(y, None if cache is None else cache[block])
+            new_cache.append(layer_cache)
+            x = x + y.swapaxes(1, 2)
+            x = x + Mlp(self.dtype, name=f"mlp_{block}")(nn.LayerNorm(dtype=self.dtype)(x))
+        return nn.LayerNorm(dtype=self.dtype)(x), None if cache is None else new_cache
+
+
+class FactorStream(nn.Module):
+    """One factor's own stream: a function of that factor's values and of the context stream."""
+
+    num_blocks: int
+    num_heads: int
+    history: int
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "b t d"],
+        context: Float[Array, "b t k d"],
+        cache: list[KVCache] | None = None,
+    ) -> tuple[Float[Array, "b t d"], list[KVCache] | None]:
+        new_cache = []
+        for block in range(self.num_blocks):
+            time = TemporalAttention(self.num_heads, self.history, self.dtype, name=f"time_{block}")
+            y, layer_cache = time(nn.LayerNorm(dtype=self.dtype)(x), None if cache is None else cache[block])
+            new_cache.append(layer_cache)
+            x = x + y
+            y = nn.LayerNorm(dtype=self.dtype)(x)[..., None, :]
+            x = x + Attention(self.num_heads, self.dtype, name=f"context_{block}")(y, context)[..., 0, :]
+            x = x + Mlp(self.dtype, name=f"mlp_{block}")(nn.LayerNorm(dtype=self.dtype)(x))
+        return nn.LayerNorm(dtype=self.dtype)(x), None if cache is None else new_cache
+
+
+def over_factors(module: type[nn.Module], in_axes: tuple[int | None, ...], out_axes: int | tuple[int, ...]):
+    """`module`, written for one factor, mapped over all of them with shared parameters.
+
+    The one place where factors are mapped: `in_axes` and `out_axes` name the factor axis of each argument and result.
+    """
+    return nn.vmap(
+        module,
+        in_axes=in_axes,
+        out_axes=out_axes,
+        variable_axes={"params": None},  # shared
+        split_rngs={"params": False},
+    )

@@ -1,0 +1,148 @@
+"""The paper's prediction protocol (PAPER: protocol): actions inferred from the true frames, then frames imagined.
+
+Beside every number stand what bounds it: the tokenizer's reconstruction (ceiling), the last context frame repeated and
+the median image of the training split (floors: a model that erases every mover beats the first, not the second).
+"""
+
+import functools
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from jaxtyping import Array, Float, UInt8
+
+from flam_jax.evaluation import metrics
+from flam_jax.world_model import Observation, WorldModel
+
+# What is scored, in the order of the array axis "source".
+SOURCES = ("predicted", "ceiling", "copy_last", "blank")
+
+
+@struct.dataclass
+class RolloutBatch:
+    """One batch of rolled-out clips. No array types here: jax builds structs with placeholders.
+
+    Attributes:
+      predicted: imagined frames `u8[b steps H W 3]`, rounded for pictures and cells; scores are taken before rounding.
+      ceiling: reconstructed true frames, same type and shape.
+      psnr: `f32[source b steps]` in decibels.
+      ssim: `f32[source b steps]`.
+      moving_error: `f32[source b steps]`, squared error summed over the moving pixels.
+      moving_count: `i32[b steps]`, how many pixels move.
+      observation: what the model sees in all true frames of the protocol.
+    """
+
+    predicted: Any
+    ceiling: Any
+    psnr: Any
+    ssim: Any
+    moving_error: Any
+    moving_count: Any
+    observation: Observation
+
+
+@functools.partial(jax.jit, static_argnames="context")
+def roll_out(
+    world_model: WorldModel, frames: UInt8[Array, "b t H W 3"], blank: UInt8[Array, "H W 3"], context: int
+) -> RolloutBatch:
+    """Runs the protocol on one batch of true clips.
+
+    Args:
+      world_model: the model.
+      frames: context and the frames to predict after it.
+      blank: median image of the training split.
+      context: number of true frames that the model starts from.
+
+    Returns:
+      Scores of the `t - context` steps, and what they were computed from.
+    """
+    observation = world_model.observe(frames)
+    actions = observation.action_mean[:, context - 1 :]
+    predicted = world_model.rollout(frames[:, :context], actions)
+    ceiling = world_model.decode(observation.features[:, context:])
+    pixels = frames.astype(jnp.float32) / 255.0
+    true = pixels[:, context:]
+    copied = jnp.broadcast_to(pixels[:, context - 1 : context], true.shape)
+    blanks = jnp.broadcast_to(blank.astype(jnp.float32) / 255.0, true.shape)
+    moving = metrics.moving_pixels(pixels[:, context - 1 :])
+    sources = (predicted, ceiling, copied, blanks)
+    return RolloutBatch(
+        predicted=to_uint8(predicted),
+        ceiling=to_uint8(ceiling),
+        psnr=jnp.stack([metrics.psnr(source, true) for source in sources]),
+        ssim=jnp.stack([metrics.ssim(source, true) for source in sources]),
+        moving_error=jnp.stack([metrics.masked_squared_error(source, true, moving) for source in sources]),
+        moving_count=jnp.sum(moving, axis=(-2, -1)),
+        observation=observation,
+    )
+
+
+def to_uint8(frames: Float[Array, "*b H W 3"]) -> UInt8[Array, "*b H W 3"]:
+    """Frames in [0, 1] to 0..255, rounded to the nearest level."""
+    return jnp.round(jnp.clip(frames, 0.0, 1.0) * 255.0).astype(jnp.uint8)
+
+
+def choose(available: int, wanted: int) -> list[int]:
+    """Numbers of at most `wanted` clips, evenly spaced over the split: neighbours come from the same episode."""
+    return [int(i) for i in np.unique(np.linspace(0, available - 1, min(wanted, available)).round())]
+
+
+def batches(source: Any, clips: Sequence[int], size: int, length: int) -> Iterator[tuple[dict[str, np.ndarray], int]]:
+    """Batches of whole clips, all of one size so that nothing is compiled twice.
+
+    Args:
+      source: random-access split of records.
+      clips: numbers of the records.
+      size: clips per batch; the last batch repeats its last clip to fill up.
+      length: number of frames taken from the start of each clip.
+
+    Yields:
+      Stacked records (the fields that have one entry per frame), and how many of them are not filling.
+
+    Raises:
+      ValueError: the clips are shorter than `length`.
+    """
+    for first in range(0, len(clips), size):
+        chosen = list(clips[first : first + size])
+        records = [source[number] for number in chosen + [chosen[-1]] * (size - len(chosen))]
+        whole = len(records[0]["frames"])
+        if length > whole:
+            raise ValueError(f"clips of {length} frames asked for, the records have {whole}")
+        per_frame = [key for key, value in records[0].items() if np.ndim(value) and len(value) == whole]
+        yield {key: np.stack([record[key][:length] for record in records]) for key in per_frame}, len(chosen)
+
+
+def summarize(parts: Sequence[RolloutBatch]) -> dict[str, Any]:
+    """The `rollout` part of `evaluation.json`: every frame's score averaged over clips, per step and over all steps.
+
+    Args:
+      parts: batches with numpy leaves, filling removed.
+    """
+    psnr = np.concatenate([part.psnr for part in parts], axis=1).mean(axis=1)
+    ssim = np.concatenate([part.ssim for part in parts], axis=1).mean(axis=1)
+    error = np.concatenate([part.moving_error for part in parts], axis=1).sum(axis=1)
+    count = np.concatenate([part.moving_count for part in parts], axis=0).sum(axis=0)
+    result: dict[str, Any] = {"lpips": "not computed: no weights", "fvd": "not computed: no weights"}
+    for row, name in enumerate(SOURCES):
+        prefix = "" if name == "predicted" else f"{name}_"
+        result[f"{prefix}psnr"] = rounded(psnr[row])
+        result[f"{prefix}psnr_mean"] = rounded(psnr[row].mean())
+        result[f"{prefix}ssim"] = rounded(ssim[row])
+        result[f"{prefix}ssim_mean"] = rounded(ssim[row].mean())
+        # Pooled over clips: a frame in which hardly anything moves says little.
+        moving = np.asarray(metrics.to_psnr(jnp.asarray(error[row] / np.maximum(count, 1))))
+        result[f"{prefix}moving_psnr"] = rounded(moving)
+        result[f"{prefix}moving_psnr_mean"] = rounded(moving.mean())
+    result["clips"] = sum(part.psnr.shape[1] for part in parts)
+    return result
+
+
+def rounded(values: Any, digits: int = 4) -> Any:
+    """Numbers for JSON: floats rounded, arrays as nested lists."""
+    return np.round(np.asarray(values, np.float64), digits).tolist()
+
+
+__all__ = ["SOURCES", "RolloutBatch", "batches", "choose", "roll_out", "rounded", "summarize", "to_uint8"]

@@ -1,0 +1,310 @@
+"""The schema of the configuration: every field with its default, its bounds, and what must fit together."""
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from ml_collections import ConfigDict
+
+if TYPE_CHECKING:
+    Config = Any  # static checkers cannot know the types of its fields
+else:
+    Config = ConfigDict
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot work. The message names the field, its value and what was expected."""
+
+
+def _training(**changes: Any) -> Config:
+    """Fields of one training stage; both stages are run by the same trainer."""
+    training = ConfigDict(
+        dict(
+            num_steps=100_000,
+            batch_size=32,  # windows per step, over all devices
+            window=2,  # consecutive frames per example
+            learning_rate=1e-4,
+            schedule="constant",  # constant | cosine; both after a linear warm-up
+            warmup_steps=0,
+            weight_decay=0.0,
+            clip_norm=1.0,  # global gradient norm; 0 turns clipping off
+            ema_decay=0.0,  # 0 turns the moving average off; else evaluation uses the averaged parameters
+            dtype="float32",  # compute type: float32 | bfloat16; parameters stay float32
+            log_every=100,
+            eval_every=2_000,  # validation loss and pictures
+            checkpoint_every=2_000,
+            checkpoints_kept=2,
+        )
+    )
+    training.update(changes)
+    return training
+
+
+def default_config() -> Config:
+    """The whole tree with the paper's settings where it states them (PAPER: settings known)."""
+    return ConfigDict(
+        dict(
+            seed=0,  # parameters, batch order and noise; the data have their own
+            mesh=dict(data=-1, fsdp=1, factor=1),  # devices per mesh axis; -1 takes the devices that are left
+            data=dict(
+                name="multigrid",  # multigrid | procgen
+                path="data",  # folder of the generated data sets
+                seed=0,
+                frame_size=128,  # pixels, square frames
+                num_frames=100_000,  # over all splits
+                clip_length=32,  # consecutive frames of one episode per record
+                generate_workers=0,  # processes that render; 0 means one per core
+                loader_workers=0,  # processes that read; 0 reads in threads of the training process
+                multigrid=dict(
+                    grid_size=8,  # cells per side, the outer wall included
+                    num_agents=4,
+                    shared_actions=0,  # the first n agents always take the same action; 0: all independent
+                ),
+                procgen=dict(
+                    game="bigfish",  # bigfish | leaper | starpilot
+                    num_levels=500,
+                    action_repeat=4,  # mean number of steps that the random policy keeps an action
+                ),
+            ),
+            tokenizer=dict(
+                encoder="impala",  # impala | patch
+                decoder="cnn",  # cnn | patch
+                patch_size=8,  # pixels per side that one code stands for
+                channels=128,
+                num_res_blocks=2,  # per scale
+                levels=(4, 4, 4, 4, 4),  # finite scalar quantization: levels per feature channel
+                change_weight=10.0,  # extra weight of pixels that change within the window
+                l1_weight=1.0,
+                l2_weight=1.0,
+                gradient_weight=0.0,  # L1 between the spatial gradients of the frames
+                consistency_weight=0.0,  # features must not change where pixels do not
+                training=_training(num_steps=100_000, batch_size=64, window=2),
+            ),
+            dynamics=dict(
+                name="flam",
+                num_factors=4,
+                total_action_dim=256,  # shared out evenly over the factors
+                model_dim=256,
+                num_blocks=2,  # per transformer: context stream, per-factor stream, aggregator
+                num_heads=8,
+                history=5,  # frames that temporal attention sees, the current one included
+                num_iterations=3,  # of slot attention
+                attention_sharpness=4.0,  # multiplies the logits of slot attention
+                sharpness_warmup=0.6,  # share of training in which the sharpness grows from a quarter to its full value
+                sharpness_jitter=0.5,  # during that time: log-normal noise per example (standard deviation)
+                position_in_keys=False,  # let slots compete for places as well as for contents
+                kl_weight=2e-4,  # beta, on summed squared error and summed KL
+                kl_weight_final=2e-4,  # beta is annealed geometrically to this value
+                kl_anneal_start=0.5,  # share of training at which annealing starts; it ends at 1
+                prediction_steps=5,
+                quantize_predictions=True,  # before predicted features are fed back or decoded
+                cache_codes=False,  # train from codes computed once instead of from frames
+                training=_training(num_steps=200_000, batch_size=32, window=10),
+            ),
+            evaluation=dict(
+                num_clips=200,  # test clips that are rolled out
+                batch_size=20,
+                context=5,  # true frames before the rollout starts
+                steps=10,  # rolled-out frames
+                probe_clips=200,  # clips per split of the linear probes
+                num_pictures=4,  # rollouts shown in the report
+            ),
+        )
+    )
+
+
+CHOICES = {
+    "data.name": ("multigrid", "procgen"),
+    "data.procgen.game": ("bigfish", "leaper", "starpilot"),
+    "tokenizer.encoder": ("impala", "patch"),
+    "tokenizer.decoder": ("cnn", "patch"),
+    "dynamics.name": ("flam",),
+    "tokenizer.training.schedule": ("constant", "cosine"),
+    "tokenizer.training.dtype": ("float32", "bfloat16"),
+    "dynamics.training.schedule": ("constant", "cosine"),
+    "dynamics.training.dtype": ("float32", "bfloat16"),
+}
+# Inclusive bounds by the last two parts of a dotted name. Everything else must be at least 0.
+_BOUNDS: dict[str, tuple[float, float]] = {
+    "seed": (0, 2**32 - 1),
+    "mesh.data": (-1, 1_000_000),
+    "mesh.fsdp": (-1, 1_000_000),
+    "mesh.factor": (-1, 1_000_000),
+    "data.seed": (0, 2**32 - 1),
+    "data.frame_size": (16, 4096),
+    "data.generate_workers": (0, 1024),
+    "data.loader_workers": (0, 256),
+    "data.num_frames": (1, math.inf),
+    "data.clip_length": (3, 10_000),
+    "multigrid.grid_size": (4, 64),
+    "multigrid.num_agents": (1, 16),
+    "procgen.num_levels": (10, math.inf),
+    "procgen.action_repeat": (1, math.inf),
+    "tokenizer.patch_size": (2, 64),
+    "tokenizer.channels": (1, 8192),
+    "tokenizer.num_res_blocks": (0, 64),
+    "dynamics.num_factors": (1, 1024),
+    "dynamics.total_action_dim": (1, 65_536),
+    "dynamics.model_dim": (1, 65_536),
+    "dynamics.num_blocks": (1, 64),
+    "dynamics.num_heads": (1, 256),
+    "dynamics.history": (1, 1024),
+    "dynamics.num_iterations": (1, 16),
+    "dynamics.attention_sharpness": (1e-3, 1e3),
+    "dynamics.sharpness_warmup": (0, 1),
+    "dynamics.kl_anneal_start": (0, 1),
+    "dynamics.prediction_steps": (1, 64),
+    "training.batch_size": (1, 1_000_000),
+    "training.window": (1, 1024),
+    "training.num_steps": (1, 1_000_000_000),
+    "training.learning_rate": (1e-12, 10),
+    "training.ema_decay": (0, 0.999999),
+    "training.log_every": (1, math.inf),
+    "training.eval_every": (1, math.inf),
+    "training.checkpoint_every": (1, math.inf),
+    "training.checkpoints_kept": (1, 1000),
+    "training.warmup_steps": (0, 1_000_000_000),
+    "training.weight_decay": (0, 10),
+    "evaluation.num_clips": (1, math.inf),
+    "evaluation.batch_size": (1, math.inf),
+    "evaluation.context": (1, 1024),
+    "evaluation.steps": (1, 1024),
+    "evaluation.probe_clips": (1, math.inf),
+    "evaluation.num_pictures": (0, 1000),
+}
+
+
+def validate(config: Config) -> Config:
+    """Checks every field and the fields against each other; returns the configuration, locked.
+
+    Raises:
+      ConfigError: names the first field that cannot work, its value and what was expected.
+    """
+    defaults = default_config()
+    known = field_names(defaults)
+    for name in sorted(set(field_names(config)) ^ set(known)):
+        raise ConfigError(f"config.{name}: {'a field is missing' if name in known else 'no such field'}")
+    for name in known:
+        _check_field(name, get_field(config, name), get_field(defaults, name))
+    _check_mesh(config)
+    _check_data(config)
+    _check_tokenizer(config)
+    _check_dynamics(config)
+    for stage in ("tokenizer", "dynamics"):
+        training = config[stage].training
+        field = f"{stage}.training"
+        clip = config.data.clip_length
+        _expect(training.window <= clip, f"{field}.window", training.window, f"at most data.clip_length = {clip}")
+        steps = training.num_steps
+        _expect(
+            training.warmup_steps < steps,
+            f"{field}.warmup_steps",
+            training.warmup_steps,
+            f"less than {field}.num_steps = {steps}",
+        )
+    return config.lock()
+
+
+def field_names(config: Config) -> list[str]:
+    """Dotted names of all leaves."""
+    names = []
+    for key, value in config.items():
+        names += [f"{key}.{name}" for name in field_names(value)] if isinstance(value, ConfigDict) else [key]
+    return names
+
+
+def get_field(config: Config, name: str) -> Any:
+    """The value at a dotted name."""
+    node: Any = config
+    for part in name.split("."):
+        node = node[part]
+    return node
+
+
+def describe_type(default: Any) -> str:
+    """In words, what a field with this default takes."""
+    if isinstance(default, bool):
+        return "true or false"
+    if isinstance(default, tuple):
+        return "comma-separated whole numbers"
+    return {int: "a whole number", float: "a number", str: "text"}[type(default)]
+
+
+def _check_field(name: str, value: Any, default: Any) -> None:
+    right = isinstance(value, (int, float) if isinstance(default, float) else type(default))
+    _expect(right and isinstance(value, bool) == isinstance(default, bool), name, value, describe_type(default))
+    if name in CHOICES:
+        _expect(value in CHOICES[name], name, value, f"one of {', '.join(CHOICES[name])}")
+    elif isinstance(value, (int, float)) and not isinstance(value, bool):
+        low, high = _BOUNDS.get(".".join(name.split(".")[-2:]), (0, math.inf))
+        expected = f"a number from {low:.12g} to {high:.12g}" if high < math.inf else f"a number of at least {low:.12g}"
+        _expect(math.isfinite(value) and low <= value <= high, name, value, expected)
+
+
+def _check_mesh(config: Config) -> None:
+    sizes = dict(config.mesh)
+    for axis, size in sizes.items():
+        _expect(size != 0, f"mesh.{axis}", size, "a number of devices, or -1 for those that are left")
+    free = [f"mesh.{axis}" for axis, size in sizes.items() if size == -1]
+    if len(free) > 1:
+        raise ConfigError(f"config.{free[0]} and config.{free[1]} are both -1: expected at most one -1 in config.mesh")
+
+
+def _check_data(config: Config) -> None:
+    data = config.data
+    least = 10 * data.clip_length
+    _expect(data.num_frames >= least, "data.num_frames", data.num_frames, f"10 clips, that is {least} frames, or more")
+    _expect(bool(data.path.strip()), "data.path", data.path, "a folder")
+    if data.name == "multigrid":
+        cells, agents, shared = data.multigrid.grid_size, data.multigrid.num_agents, data.multigrid.shared_actions
+        size = data.frame_size
+        _expect(size % cells == 0, "data.frame_size", size, f"a multiple of data.multigrid.grid_size = {cells}")
+        room = (cells - 2) ** 2 // 2
+        _expect(
+            agents <= room, "data.multigrid.num_agents", agents, f"at most {room}, half of the cells inside the wall"
+        )
+        fits = shared != 1 and shared <= agents
+        _expect(fits, "data.multigrid.shared_actions", shared, f"0, or from 2 to num_agents = {agents}")
+
+
+def _check_tokenizer(config: Config) -> None:
+    tokenizer, size = config.tokenizer, config.data.frame_size
+    levels, patch = tokenizer.levels, tokenizer.patch_size
+    fits = 1 <= len(levels) <= 16 and all(type(n) is int and 2 <= n <= 256 for n in levels)
+    expected = "1 to 16 whole numbers from 2 to 256 whose product is at most 65536"
+    _expect(fits and math.prod(levels) <= 65_536, "tokenizer.levels", levels, expected)
+    _expect(size % patch == 0, "tokenizer.patch_size", patch, f"a divisor of data.frame_size = {size}")
+    if tokenizer.encoder == "impala" or tokenizer.decoder == "cnn":
+        power = patch & (patch - 1) == 0
+        _expect(power, "tokenizer.patch_size", patch, "a power of 2 for the impala encoder and the cnn decoder")
+    both = (tokenizer.l1_weight, tokenizer.l2_weight)
+    _expect(sum(both) > 0, "tokenizer.l1_weight", both[0], "more than 0 when tokenizer.l2_weight is 0")
+
+
+def _check_dynamics(config: Config) -> None:
+    dynamics, evaluation, clip = config.dynamics, config.evaluation, config.data.clip_length
+    factors, total = dynamics.num_factors, dynamics.total_action_dim
+    _expect(total % factors == 0, "dynamics.total_action_dim", total, f"a multiple of dynamics.num_factors = {factors}")
+    heads, dim = dynamics.num_heads, dynamics.model_dim
+    _expect(dim % heads == 0, "dynamics.num_heads", heads, f"a divisor of dynamics.model_dim = {dim}")
+    window, passes = dynamics.training.window, dynamics.prediction_steps
+    _expect(window > passes, "dynamics.training.window", window, f"more than dynamics.prediction_steps = {passes}")
+    context, steps = evaluation.context, evaluation.steps
+    room = f"context + steps = {context + steps} to be at most data.clip_length = {clip}"
+    _expect(context + steps <= clip, "evaluation.steps", steps, room)
+
+
+def _expect(condition: bool, name: str, value: Any, expected: str) -> None:
+    if not condition:
+        raise ConfigError(f"config.{name} = {value!r}: expected {expected}")
+
+
+__all__ = [
+    "CHOICES",
+    "Config",
+    "ConfigError",
+    "default_config",
+    "describe_type",
+    "field_names",
+    "get_field",
+    "validate",
+]

@@ -1,0 +1,1 @@
+"""Tokenizer: pure modules and functions, no configuration, disk, mesh or logging."""

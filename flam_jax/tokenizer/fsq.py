@@ -1,0 +1,54 @@
+"""Finite scalar quantization (Mentzer et al. 2023): every feature channel is rounded to a few fixed levels.
+
+The levels of a channel lie evenly in [-1, 1]. A code is the mixed-radix number of the level indices, the first channel the
+least significant digit, so features and codes are two names of the same thing.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+
+def _steps(levels: tuple[int, ...]) -> Float[Array, " c"]:
+    return jnp.asarray([(n - 1) / 2 for n in levels], jnp.float32)
+
+
+def bound(x: Float[Array, "*b c"]) -> Float[Array, "*b c"]:
+    """Squashes unbounded encoder outputs into [-1, 1], in float32: levels must not blur in bfloat16."""
+    return jnp.tanh(x.astype(jnp.float32))
+
+
+def quantize(features: Float[Array, "*b c"], levels: tuple[int, ...]) -> Float[Array, "*b c"]:
+    """Rounds features to the nearest levels, with the straight-through gradient.
+
+    Args:
+      features: any values; what lies outside [-1, 1] goes to the outermost level.
+      levels: number of levels per channel.
+
+    Returns:
+      Features on the grid. The gradient is that of clipping to [-1, 1].
+    """
+    steps = _steps(levels)
+    clipped = jnp.clip(features.astype(jnp.float32), -1.0, 1.0)
+    rounded = jnp.round((clipped + 1.0) * steps) / steps - 1.0
+    return clipped + jax.lax.stop_gradient(rounded - clipped)
+
+
+def features_to_codes(features: Float[Array, "*b c"], levels: tuple[int, ...]) -> Int[Array, "*b"]:
+    """Codes in [0, prod(levels)) of the nearest grid features."""
+    clipped = jnp.clip(features.astype(jnp.float32), -1.0, 1.0)
+    digits = jnp.round((clipped + 1.0) * _steps(levels)).astype(jnp.int32)
+    bases = jnp.asarray([math.prod(levels[:i]) for i in range(len(levels))], jnp.int32)
+    return jnp.sum(digits * bases, axis=-1)
+
+
+def codes_to_features(codes: Int[Array, "*b"], levels: tuple[int, ...]) -> Float[Array, "*b c"]:
+    """Grid features of codes; the exact inverse of `features_to_codes` on the grid."""
+    digits = []
+    rest = codes.astype(jnp.int32)
+    for n in levels:
+        digits.append(rest % n)
+        rest = rest // n
+    return jnp.stack(digits, axis=-1).astype(jnp.float32) / _steps(levels) - 1.0

@@ -1,0 +1,110 @@
+"""The image loss of the tokenizer, made so that small moving things count, and the figures that judge it."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from flam_jax.tokenizer import fsq
+from flam_jax.tokenizer.patches import to_patches
+from flam_jax.tokenizer.tokenizer import TokenizerOutput
+
+# A pixel moves when its brightest and darkest value within the window differ by more than this (of a range of 1).
+MOTION_THRESHOLD = 0.02
+
+
+def moving_pixels(frames: Float[Array, "b t H W 3"]) -> Float[Array, "b 1 H W 1"]:
+    """1 where a pixel changes within the window, 0 where it stays."""
+    span = (frames.max(axis=1, keepdims=True) - frames.min(axis=1, keepdims=True)).max(axis=-1, keepdims=True)
+    return (span > MOTION_THRESHOLD).astype(frames.dtype)
+
+
+def _gradients(x: Float[Array, "b t H W 3"]) -> tuple[Array, Array]:
+    return jnp.diff(x, axis=-3), jnp.diff(x, axis=-2)
+
+
+def tokenizer_loss(
+    output: TokenizerOutput,
+    frames: Float[Array, "b t H W 3"],
+    *,
+    change_weight: float,
+    l1_weight: float,
+    l2_weight: float,
+    gradient_weight: float,
+    consistency_weight: float,
+) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+    """Weighted reconstruction loss.
+
+    Plain squared error is nearly satisfied by the background, which is most of the pixels; everything that acts is in the
+    rest. Pixels that change within the window therefore weigh `1 + change_weight` times as much.
+
+    Args:
+      output: of the tokenizer on `frames`.
+      frames: windows of consecutive frames in [0, 1].
+      change_weight: extra weight of pixels that change.
+      l1_weight: weight of the absolute error.
+      l2_weight: weight of the squared error, in units of 0.1 (10 x error**2) so that both terms are of one size.
+      gradient_weight: weight of the absolute error of the spatial gradients.
+      consistency_weight: weight of the squared change of the unrounded features where a patch's pixels do not change.
+
+    Returns:
+      The loss and its parts.
+    """
+    error = output.reconstruction - frames
+    weight = 1.0 + change_weight * moving_pixels(frames)
+    weight = weight / weight.mean()
+    l1 = jnp.mean(weight * jnp.abs(error))
+    l2 = 10.0 * jnp.mean(weight * jnp.square(error))
+    loss = l1_weight * l1 + l2_weight * l2
+    metrics = {"l1": l1, "l2": l2}
+    if gradient_weight:
+        rows, columns = _gradients(error)
+        gradient = jnp.mean(jnp.abs(rows)) + jnp.mean(jnp.abs(columns))
+        loss += gradient_weight * gradient
+        metrics["gradient"] = gradient
+    if consistency_weight and frames.shape[1] > 1:
+        still = still_patches(frames, output.features.shape[-2])[..., None]
+        change = jnp.square(jnp.diff(output.continuous, axis=1))
+        consistency = jnp.sum(change * still) / (jnp.sum(still) * change.shape[-1] + 1.0)
+        loss += consistency_weight * consistency
+        metrics["consistency"] = consistency
+    return loss, metrics
+
+
+def still_patches(frames: Float[Array, "b t H W 3"], grid_width: int) -> Float[Array, "b t-1 h w"]:
+    """1 where no pixel of a patch changes from a frame to the next."""
+    change = jnp.abs(jnp.diff(frames, axis=1))
+    return (to_patches(change, frames.shape[-2] // grid_width).max(axis=-1) <= MOTION_THRESHOLD).astype(frames.dtype)
+
+
+def psnr(squared_error: Float[Array, "*b"]) -> Float[Array, "*b"]:
+    """Peak signal-to-noise ratio in dB of mean squared errors of frames in [0, 1]."""
+    return -10.0 * jnp.log10(jnp.maximum(squared_error, 1e-10))
+
+
+def tokenizer_metrics(
+    output: TokenizerOutput, frames: Float[Array, "b t H W 3"], levels: tuple[int, ...], num_codes: int
+) -> dict[str, Float[Array, ""]]:
+    """Figures that tell whether the tokenizer is fit for the dynamics.
+
+    Returns:
+      psnr: mean over frames, dB. psnr_moving: the same over the pixels that change within the window. codes_used: number
+      of different codes in the batch. code_perplexity. code_jitter: share of the patches without any changed pixel whose
+      code changes from a frame to the next; the dynamics would have to predict that noise.
+    """
+    squared = jnp.square(output.reconstruction.clip(0.0, 1.0) - frames)
+    moving = moving_pixels(frames)
+    moving_error = jnp.sum(squared * moving) / jnp.maximum(3.0 * jnp.sum(moving) * frames.shape[1], 1.0)
+    codes = fsq.features_to_codes(output.features, levels)
+    counts = jnp.zeros(num_codes).at[codes.reshape(-1)].add(1.0)
+    share = counts / counts.sum()
+    metrics = {
+        "psnr": psnr(squared.mean(axis=(-3, -2, -1))).mean(),
+        "psnr_moving": psnr(moving_error),
+        "codes_used": jnp.sum(counts > 0).astype(jnp.float32),
+        "code_perplexity": jnp.exp(-jnp.sum(jax.scipy.special.xlogy(share, share))),
+    }
+    if frames.shape[1] > 1:
+        still = still_patches(frames, codes.shape[-1])
+        changed = (jnp.diff(codes, axis=1) != 0).astype(jnp.float32)
+        metrics["code_jitter"] = jnp.sum(changed * still) / jnp.maximum(jnp.sum(still), 1.0)
+    return metrics

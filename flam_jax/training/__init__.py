@@ -1,0 +1,1 @@
+"""Training: one pure step and one loop for every stage, sharded over a mesh, with exact resume."""

@@ -1,0 +1,174 @@
+"""Stage 2: factorizer, inverse and forward dynamics and aggregator learn on the frozen tokenizer's features."""
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from flam_jax.build import build_dynamics, build_tokenizer
+from flam_jax.config import Config
+from flam_jax.dynamics.flam import FlamOutput
+from flam_jax.dynamics.loss import dynamics_loss
+from flam_jax.training.codes import encode_records
+from flam_jax.training.health import action_leak, centroids, health_values, health_warnings
+from flam_jax.training.stage import Batch
+from flam_jax.training.tokenizer_stage import to_float
+from flam_jax.training.validation import mean_values, to_picture, validation_frames
+from flam_jax.world_model import WorldModel
+
+# The sharpness of slot attention starts at this share of its full value.
+FIRST_SHARPNESS = 0.25
+
+
+class DynamicsStage:
+    """Next-feature prediction with a penalty on what the latent actions say."""
+
+    name = "dynamics"
+
+    def __init__(self, config: Config, dataset: Any, tokenizer_params: Any):
+        """Takes the whole configuration, the data set (`data_pipelines.prepare`), and the trained tokenizer."""
+        self.config, self.dataset = config, dataset
+        self.tokenizer, self.module = build_tokenizer(config), build_dynamics(config)
+        self.frozen = tokenizer_params
+        self.fields = config.dynamics
+
+    def make_loader(self) -> Any:
+        """Training batches of this process: frames, or their codes with `cache_codes`."""
+        from data_pipelines import make_loader
+
+        training, records = self.fields.training, self.dataset.split("train")
+        if self.fields.cache_codes:
+            records = encode_records(self.tokenizer, self.frozen, records)
+        return make_loader(
+            records,
+            keys=("codes",) if self.fields.cache_codes else ("frames",),
+            batch_size=training.batch_size,
+            window=training.window,
+            seed=self.config.seed,
+            num_workers=self.config.data.loader_workers,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        )
+
+    def init(self, key: jax.Array, batch: Batch) -> Mapping[str, Any]:
+        first, second = jax.random.split(key)
+        features = self._features(batch)
+        return self.module.init({"params": first, "action": second}, features[:1])
+
+    def loss(
+        self, params: Any, batch: Batch, key: jax.Array, progress: jax.Array
+    ) -> tuple[jax.Array, Mapping[str, jax.Array]]:
+        features = self._features(batch)
+        noise_key, action_key = jax.random.split(key)
+        kl_weight = self.kl_weight(progress)
+        sharpness = self.sharpness(progress, noise_key, features.shape[0])
+        loss, metrics, _ = self._dynamics_loss(params, features, action_key, kl_weight, sharpness)
+        return loss, {**metrics, "kl_weight": kl_weight, "sharpness": sharpness.mean()}
+
+    def kl_weight(self, progress: jax.Array | float) -> jax.Array:
+        """β at a share of training: constant, then geometrically (linearly, where one end is 0) to its final value."""
+        first, last, start = self.fields.kl_weight, self.fields.kl_weight_final, self.fields.kl_anneal_start
+        share = jnp.clip((progress - start) / max(1 - start, 1e-6), 0, 1)
+        if first > 0 and last > 0:
+            return first * (last / first) ** share
+        return first + (last - first) * share
+
+    def sharpness(self, progress: jax.Array | float, key: jax.Array, batch: int) -> jax.Array:
+        """Factor on the logits of slot attention, f32[b]: grows geometrically, with noise while it does."""
+        full, warm_up, jitter = (
+            self.fields.attention_sharpness,
+            self.fields.sharpness_warmup,
+            self.fields.sharpness_jitter,
+        )
+        share = jnp.clip(progress / max(warm_up, 1e-6), 0, 1)
+        noise = jnp.where(share < 1, jitter, 0.0) * jax.random.normal(key, (batch,))
+        return full * FIRST_SHARPNESS ** (1 - share) * jnp.exp(noise)
+
+    def evaluate(
+        self, variables: Mapping[str, Any], step: int, progress: float
+    ) -> tuple[Mapping[str, float], Mapping[str, np.ndarray]]:
+        actions, positions = [], []
+
+        def judge(frames: np.ndarray) -> Mapping[str, jax.Array]:
+            values, action, position = self._judge(variables["params"], self.frozen, frames, jnp.float32(progress))
+            actions.append(np.asarray(action))
+            positions.append(np.asarray(position))
+            return values
+
+        values = mean_values(judge, self._validation)
+        leak = action_leak(actions, positions)
+        if np.isfinite(leak):
+            values["action_leak"] = leak
+        return {f"validation/{name}": value for name, value in values.items()}, self._pictures(variables)
+
+    def warnings(self, values: Mapping[str, float]) -> list[str]:
+        """What collapsed, and the remedy."""
+        return health_warnings(values)
+
+    def _features(self, batch: Batch) -> jax.Array:
+        frozen = {"params": batch["frozen"]}
+        if "codes" in batch:
+            codes = jnp.asarray(batch["codes"], jnp.int32)
+            return self.tokenizer.apply(frozen, codes, method="features")  # type: ignore
+        features = self.tokenizer.apply(frozen, to_float(batch["frames"]), method="encode")
+        return jax.lax.stop_gradient(features)  # type: ignore
+
+    def _dynamics_loss(self, params: Any, features: Any, key: Any, kl_weight: Any, sharpness: Any) -> Any:
+        return dynamics_loss(
+            self.module,
+            {"params": params},
+            features,
+            key,
+            kl_weight=kl_weight,
+            prediction_steps=self.fields.prediction_steps,
+            levels=tuple(self.tokenizer.levels) if self.fields.quantize_predictions else None,
+            sharpness=sharpness,
+        )
+
+    @functools.cached_property
+    def _validation(self) -> list[np.ndarray]:
+        training = self.fields.training
+        return validation_frames(self.dataset.split("val"), training.batch_size, training.window)
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def _judge(self, params: Any, frozen: Any, frames: jax.Array, progress: jax.Array) -> Any:
+        """Values of one validation batch, its latent actions and the next positions of the slots."""
+        features = self._features({"frames": frames, "frozen": frozen})
+        full = jnp.full(features.shape[:1], self.fields.attention_sharpness)
+        loss, metrics, _ = self._dynamics_loss(params, features, jax.random.key(0), self.kl_weight(progress), full)
+        output = self.module.apply({"params": params}, features)
+        assert isinstance(output, FlamOutput)
+        shuffled = jnp.roll(output.action_mean, 1, axis=0)
+        exchanged = self.module.apply({"params": params}, features, None, shuffled)
+        assert isinstance(exchanged, FlamOutput)
+        own, others = (
+            jnp.square(result.next_features - features[:, 1:]).sum(axis=(-3, -2, -1)).mean()
+            for result in (output, exchanged)
+        )
+        values = {"loss": loss, **metrics, **health_values(output)}
+        values["shuffle_gain"] = others / jnp.maximum(own, 1e-9) - 1
+        return values, output.action_mean, centroids(output.attention)[:, 1:]
+
+    @functools.cached_property
+    def _clips(self) -> np.ndarray:
+        length = self.config.evaluation.context + self.config.evaluation.steps
+        return validation_frames(self.dataset.split("val"), 2, length, num_batches=1)[0]
+
+    def _pictures(self, variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        """Rollouts, true frames above imagined ones, and what every factor looks at."""
+        model = WorldModel.from_parts(self.config, self.frozen, variables["params"])
+        clips, context = jnp.asarray(self._clips), self.config.evaluation.context
+        actions = model.infer_actions(clips)[:, context - 1 :]
+        imagined = np.asarray(model.rollout(clips[:, :context], actions))
+        true, masks = np.asarray(to_float(clips)), np.asarray(model.factor_masks(clips))
+        pictures = {}
+        for index in range(len(true)):
+            patch = true.shape[2] // masks.shape[-1]
+            large = masks[index, context:].repeat(patch, axis=-2).repeat(patch, axis=-1)[..., None]  # t k H W 1
+            rows = [true[index, context:], imagined[index]]
+            rows += [0.15 * rows[0] + 0.85 * rows[0] * large[:, factor] for factor in range(large.shape[1])]
+            pictures[f"rollout_{index}"] = to_picture(rows)
+        return pictures

@@ -1,0 +1,109 @@
+"""Are slots and latent actions alive? Figures over validation windows, and sentences with remedies."""
+
+from collections.abc import Mapping, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from flam_jax.dynamics.flam import FlamOutput
+
+# A unit of the latent action is active when its posterior mean varies more than this over examples (Burda et al. 2016).
+ACTIVE_VARIANCE = 0.01
+
+
+def health_values(output: FlamOutput) -> dict[str, Float[Array, ""]]:
+    """Figures of one pass over a validation batch.
+
+    Returns:
+      kl_factor/i: nats a frame of factor i. active_units: action dimensions, over all factors, whose mean varies.
+      attention_entropy: of each patch over the factors, 0 (one factor takes it) to 1 (all alike). share_factor/i: share
+      of the patches that factor i takes.
+    """
+    kl = output.action_distribution.kl().sum(axis=-1).mean(axis=(0, 1))
+    factors = kl.shape[0]
+    attention = output.attention
+    entropy = -jax.scipy.special.xlogy(attention, attention).sum(axis=2).mean() / np.log(max(factors, 2))
+    share = attention.mean(axis=(0, 1, 3, 4))
+    variance = output.action_mean.var(axis=(0, 1))
+    return {
+        "active_units": (variance > ACTIVE_VARIANCE).sum().astype(jnp.float32),
+        "attention_entropy": entropy,
+        **{f"kl_factor/{i}": kl[i] for i in range(factors)},
+        **{f"share_factor/{i}": share[i] for i in range(factors)},
+    }
+
+
+def centroids(attention: Float[Array, "b t k h w"]) -> Float[Array, "b t k 2"]:
+    """Where each slot looks: mean row and column of its attention, in patches."""
+    weight = attention / jnp.maximum(attention.sum(axis=(-2, -1), keepdims=True), 1e-6)
+    rows, columns = jnp.arange(attention.shape[-2]), jnp.arange(attention.shape[-1])
+    return jnp.stack([(weight.sum(-1) * rows).sum(-1), (weight.sum(-2) * columns).sum(-1)], axis=-1)
+
+
+def action_leak(
+    actions: Sequence[Float[np.ndarray, "b t k a"]], positions: Sequence[Float[np.ndarray, "b t k 2"]]
+) -> float:
+    """How well the next absolute position of a slot can be read from its latent action alone: R² of a linear reader.
+
+    An action should say what changes, not where things are; a loose KL lets it say both. Fitted per factor on half of
+    the examples and judged on the other; factors count by how much their positions vary.
+
+    Args:
+      actions: latent actions, by batch.
+      positions: of the slots at the next frame, by batch.
+
+    Returns:
+      0 (nothing can be read) to 1; nan when there are too few examples to judge.
+    """
+    # Whole windows on one side: frames of one window tell of each other.
+    count = sum(len(batch) for batch in actions)
+    a, p = np.concatenate(actions).astype(np.float64), np.concatenate(positions).astype(np.float64)
+    half = count // 2
+    unexplained = total = 0.0
+    for factor in range(a.shape[2]):
+        fit_a, fit_p = (x[:half, :, factor].reshape(-1, x.shape[-1]) for x in (a, p))
+        test_a, test_p = (x[half:, :, factor].reshape(-1, x.shape[-1]) for x in (a, p))
+        if len(fit_a) < 2 * (a.shape[-1] + 1):
+            return float("nan")
+        mean_a, mean_p = fit_a.mean(0), fit_p.mean(0)
+        x = fit_a - mean_a
+        weights = np.linalg.solve(x.T @ x + 1e-3 * len(x) * np.eye(x.shape[1]), x.T @ (fit_p - mean_p))
+        unexplained += np.square(test_p - mean_p - (test_a - mean_a) @ weights).sum()
+        total += np.square(test_p - mean_p).sum()
+    return float(np.clip(1 - unexplained / max(total, 1e-9), 0, 1))
+
+
+def health_warnings(values: Mapping[str, float]) -> list[str]:
+    """Sentences about what collapsed, with the remedy; `values` as logged, names under `validation/`."""
+    v = {name.removeprefix("validation/"): value for name, value in values.items() if name.startswith("validation/")}
+    if "attention_entropy" not in v:
+        return []
+    shares = {name: value for name, value in v.items() if name.startswith("share_factor/")}
+    found = []
+    if v["kl"] < 0.1:
+        found.append(
+            f"the latent actions have collapsed ({v['kl']:.2g} nats a frame): lower dynamics.kl_weight(_final)"
+        )
+    elif v["active_units"] < 1:
+        found.append("no unit of the latent actions varies: lower dynamics.kl_weight")
+    elif v["shuffle_gain"] < 0.02:
+        found.append(
+            f"the prediction hardly depends on the actions (exchanging them costs {v['shuffle_gain']:.1%}):"
+            " lower dynamics.kl_weight"
+        )
+    if len(shares) > 1:
+        if max(shares.values()) > 0.98:
+            found.append("one slot takes all patches: raise dynamics.attention_sharpness or try another seed")
+        elif v["attention_entropy"] > 0.9:
+            found.append(
+                f"the slots do not compete (attention entropy {v['attention_entropy']:.2f} of 1):"
+                " raise dynamics.attention_sharpness"
+            )
+    if v.get("action_leak", 0) > 0.5:
+        found.append(
+            f"the actions tell where things are, not only what they do (R² {v['action_leak']:.2f}):"
+            " raise dynamics.kl_weight_final"
+        )
+    return found

@@ -1,0 +1,120 @@
+"""Where arrays live: the device mesh, and rules from parameter paths to shardings."""
+
+import math
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
+
+AXES = ("data", "fsdp", "factor")
+BATCH_AXES = ("data", "fsdp")
+
+Rule = tuple[str, str]  # (regular expression searched in the path, tactic)
+TACTICS = ("replicate", "fsdp")
+# The first rule that matches counts; a parameter that none matches is an error, so that a new kind of parameter gets a
+# decision. The paths of optimizer moments and averages end like those of their parameters.
+RULES: tuple[Rule, ...] = (
+    (r"(^|/)(bias|age_bias|scale|initial_slots|null)$", "replicate"),
+    (r"(^|/)kernel$", "fsdp"),
+)
+
+
+class ShardingError(ValueError):
+    """Mesh sizes or sharding rules that do not fit the devices or the parameters."""
+
+
+def make_mesh(data: int = -1, fsdp: int = 1, factor: int = 1, devices: Sequence[Any] | None = None) -> Mesh:
+    """A mesh with the axes `data`, `fsdp` and `factor`.
+
+    Args:
+      data, fsdp, factor: devices along each axis; one of them may be -1 and takes the devices that are left.
+      devices: all devices of all processes by default.
+
+    Raises:
+      ShardingError: the sizes do not multiply to the number of devices.
+    """
+    devices = list(jax.devices() if devices is None else devices)
+    sizes = [data, fsdp, factor]
+    asked = "mesh." + ", mesh.".join(f"{axis} = {size}" for axis, size in zip(AXES, sizes, strict=True))
+    if sizes.count(-1) > 1 or any(size < 1 and size != -1 for size in sizes):
+        raise ShardingError(f"config.{asked}: expected positive sizes, at most one of them -1")
+    fixed = math.prod(size for size in sizes if size != -1)
+    if len(devices) % fixed or (-1 not in sizes and fixed != len(devices)):
+        raise ShardingError(
+            f"config.{asked}: the sizes must multiply to the number of devices, which is {len(devices)}"
+        )
+    shape = tuple(len(devices) // fixed if size == -1 else size for size in sizes)
+    return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
+
+
+def replicated(mesh: Mesh | AbstractMesh) -> NamedSharding:
+    """Every device holds the whole array."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def batch_sharding(mesh: Mesh | AbstractMesh) -> NamedSharding:
+    """The leading axis over all devices that see different examples."""
+    return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
+
+
+def check_batch_size(batch_size: int, mesh: Mesh | AbstractMesh, field: str) -> None:
+    """Raises ShardingError when a batch does not divide evenly over the mesh; `field` is its name in the message."""
+    parts = math.prod(mesh.shape[axis] for axis in BATCH_AXES)
+    if batch_size % parts:
+        raise ShardingError(f"config.{field} = {batch_size}: expected a multiple of mesh.data x mesh.fsdp = {parts}")
+
+
+def path_name(path: tuple[Any, ...]) -> str:
+    """`encoder/Dense_0/kernel` for a key path of `jax.tree_util`."""
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def tree_shardings(tree: Any, mesh: Mesh | AbstractMesh, rules: Sequence[Rule] = RULES) -> Any:
+    """A NamedSharding for every leaf of a tree of arrays or shapes, by the first rule that matches its path.
+
+    Tactics: `replicate`; `fsdp` cuts the largest axis that the `fsdp` axis of the mesh divides (the last of equals),
+    and replicates where none does. Scalars are always replicated.
+
+    Raises:
+      ShardingError: no rule matches a path, or a rule names an unknown tactic.
+    """
+
+    def sharding(path: tuple[Any, ...], leaf: Any) -> NamedSharding:
+        if leaf.ndim == 0:
+            return replicated(mesh)
+        name = path_name(path)
+        tactic = next((tactic for pattern, tactic in rules if re.search(pattern, name)), None)
+        if tactic is None:
+            raise ShardingError(f"no sharding rule matches the parameter {name} of shape {tuple(leaf.shape)}")
+        return NamedSharding(mesh, _spec(leaf.shape, tactic, mesh))
+
+    return jax.tree_util.tree_map_with_path(sharding, tree)
+
+
+def _spec(shape: tuple[int, ...], tactic: str, mesh: Mesh | AbstractMesh) -> PartitionSpec:
+    if tactic == "replicate":
+        return PartitionSpec()
+    if tactic == "fsdp":
+        parts = mesh.shape["fsdp"]
+        divisible = [axis for axis, size in enumerate(shape) if size % parts == 0]
+        if parts == 1 or not divisible:
+            return PartitionSpec()
+        largest = max(divisible, key=lambda axis: (shape[axis], axis))
+        return PartitionSpec(*(("fsdp" if axis == largest else None) for axis in range(len(shape))))
+    raise ShardingError(f"unknown sharding tactic {tactic!r}: expected one of {', '.join(TACTICS)}")
+
+
+__all__ = [
+    "AXES",
+    "RULES",
+    "Rule",
+    "ShardingError",
+    "batch_sharding",
+    "check_batch_size",
+    "make_mesh",
+    "path_name",
+    "replicated",
+    "tree_shardings",
+]

@@ -1,0 +1,43 @@
+"""Asking a run to end: SIGTERM from a scheduler or a spot machine, SIGINT from the keyboard."""
+
+import signal
+import threading
+from types import FrameType
+from typing import Any
+
+# Exit status of a run that saved a checkpoint and can go on with the same command (sysexits: EX_TEMPFAIL).
+PREEMPTED_STATUS = 75
+
+
+class Preempted(Exception):
+    """The run was asked to end; a checkpoint of `step` is on disk."""
+
+    def __init__(self, stage: str, step: int):
+        super().__init__(f"{stage}: stopped at step {step} with a checkpoint; the same command goes on from there")
+        self.stage, self.step = stage, step
+
+
+class StopRequest:
+    """While open, the first SIGTERM or SIGINT only sets `asked`; a second one acts as usual."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> "StopRequest":
+        if threading.current_thread() is threading.main_thread():  # Python allows handlers there only
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._previous[number] = signal.signal(number, self._ask)
+        return self
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        self.asked = True
+        self._restore()
+
+    def _restore(self) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        self._previous = {}
+
+    def __exit__(self, *_: object) -> None:
+        self._restore()

@@ -1,0 +1,152 @@
+"""One update as a pure function, and its compilation for a mesh."""
+
+import dataclasses
+import zlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from flam_jax.config import Config
+from flam_jax.training.sharding import RULES, Rule, replicated, tree_shardings
+from flam_jax.training.stage import Batch, Stage
+from flam_jax.training.state import TrainState, learning_rate, make_optimizer, new_state
+
+# The values whose finiteness is watched; finite parameters follow from a finite norm.
+WATCHED = ("loss", "grad_norm", "param_norm")
+
+
+def stream_key(seed: int, stage: str, stream: str) -> jax.Array:
+    """The random key of one named stream of one stage; fold in the step where there is one."""
+    return jax.random.fold_in(jax.random.key(seed), zlib.crc32(f"{stage}/{stream}".encode()))
+
+
+def init_state(key: jax.Array, batch: Batch, *, stage: Stage, training: Config) -> TrainState:
+    """The state of step 0.
+
+    Raises:
+      ValueError: the stage has variables other than `params`.
+    """
+    variables = dict(stage.init(key, batch))
+    params = variables.pop("params")
+    if variables:
+        raise ValueError(f"stage {stage.name}: only params can be trained, but init made {sorted(variables)}")
+    return new_state(params, make_optimizer(training), ema=training.ema_decay > 0)
+
+
+def train_step(
+    state: TrainState, batch: Batch, *, stage: Stage, training: Config, seed: int
+) -> tuple[TrainState, dict[str, jax.Array]]:
+    """One update: gradients of `stage.loss`, clipping, AdamW, moving average.
+
+    Args:
+      state: parameters, optimizer state and step.
+      batch: arrays whose leading axis is the global batch, and what the stage keeps frozen.
+      stage, training, seed: static; the noise of a step depends on the seed, the stage's name and the step only.
+
+    Returns:
+      The next state, and f32 scalars: the stage's own metrics, `loss`, `grad_norm` (before clipping), `param_norm`,
+      `learning_rate`, and the bool `finite`.
+    """
+    key = jax.random.fold_in(stream_key(seed, stage.name, "loss"), state.step)
+    progress = state.step.astype(jnp.float32) / training.num_steps
+
+    (loss, metrics), grads = jax.value_and_grad(stage.loss, has_aux=True)(state.params, batch, key, progress)
+    updates, opt_state = make_optimizer(training).update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    ema_params = state.ema_params
+    if ema_params is not None:
+        decay = training.ema_decay
+        ema_params = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, ema_params, params)
+
+    metrics = {name: jnp.asarray(value, jnp.float32) for name, value in metrics.items()} | {
+        "loss": loss.astype(jnp.float32),
+        "grad_norm": _norm(grads),
+        "param_norm": _norm(params),
+        "learning_rate": learning_rate(state.step, training),
+    }
+    metrics["finite"] = jnp.isfinite(jnp.stack([metrics[name] for name in WATCHED])).all()
+    return TrainState(step=state.step + 1, params=params, opt_state=opt_state, ema_params=ema_params), metrics
+
+
+def _norm(tree: Any) -> jax.Array:
+    return jnp.sqrt(sum(jnp.sum(jnp.square(leaf.astype(jnp.float32))) for leaf in jax.tree.leaves(tree)))
+
+
+@dataclasses.dataclass(frozen=True)
+class CompiledStep:
+    """A step compiled for one mesh and batch shape, with what the compiler says of it."""
+
+    run: Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]
+    flops: float | None  # of one device and step; None where the compiler does not say
+    bytes: int | None  # memory of one device: arguments, results and temporaries
+
+
+def state_shapes(
+    batch: Mapping[str, Any],
+    *,
+    stage: Stage,
+    training: Config,
+    mesh: Mesh,
+    rules: tuple[Rule, ...] = RULES,
+) -> TrainState:
+    """Shapes and shardings of the state, without making an array; `batch` holds shapes too.
+
+    Raises:
+      ShardingError: a parameter that no rule matches.
+    """
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    shapes = jax.eval_shape(lambda k, b: init_state(k, b, stage=stage, training=training), key, batch)
+    shardings = tree_shardings(shapes, mesh, rules)
+    return jax.tree.map(
+        lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where), shapes, shardings
+    )
+
+
+def make_state(batch: Batch, shapes: TrainState, *, stage: Stage, training: Config, seed: int) -> TrainState:
+    """The initial state, made where it will live: no device ever holds all of it."""
+    init = jax.jit(
+        lambda key, batch: init_state(key, batch, stage=stage, training=training),
+        out_shardings=jax.tree.map(lambda leaf: leaf.sharding, shapes),
+    )
+    return init(stream_key(seed, stage.name, "init"), batch)
+
+
+def compile_step(
+    shapes: TrainState,
+    batch: Mapping[str, Any],
+    *,
+    stage: Stage,
+    training: Config,
+    seed: int,
+    mesh: Mesh,
+) -> CompiledStep:
+    """Compiles `train_step` for shapes with shardings; the state's buffers are donated."""
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, shapes)
+
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
+        return train_step(state, batch, stage=stage, training=training, seed=seed)
+
+    compiled = (
+        jax.jit(
+            step,
+            in_shardings=(shardings, jax.tree.map(lambda leaf: leaf.sharding, dict(batch))),
+            out_shardings=(shardings, replicated(mesh)),
+            donate_argnames="state",
+        )
+        .lower(shapes, dict(batch))
+        .compile()
+    )
+    cost, memory = compiled.cost_analysis(), compiled.memory_analysis()
+    return CompiledStep(
+        run=compiled,
+        flops=cost.get("flops") if isinstance(cost, dict) else None,
+        bytes=memory
+        and memory.argument_size_in_bytes
+        + memory.output_size_in_bytes
+        + memory.temp_size_in_bytes
+        - memory.alias_size_in_bytes,
+    )

@@ -1,0 +1,105 @@
+"""Stage 1: the tokenizer learns to draw frames from codes."""
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from flam_jax.build import build_tokenizer
+from flam_jax.config import Config
+from flam_jax.tokenizer.loss import tokenizer_loss, tokenizer_metrics
+from flam_jax.tokenizer.tokenizer import TokenizerOutput
+from flam_jax.training.stage import Batch
+from flam_jax.training.validation import mean_values, to_picture, validation_frames
+
+NUM_PICTURES = 8
+
+
+class TokenizerStage:
+    """Reconstruction of single frames; windows of several only tell which pixels move."""
+
+    name = "tokenizer"
+
+    def __init__(self, config: Config, dataset: Any):
+        """Takes the whole configuration and the data set (`data_pipelines.prepare`)."""
+        self.config, self.dataset = config, dataset
+        self.module = build_tokenizer(config)
+        fields = ("change_weight", "l1_weight", "l2_weight", "gradient_weight", "consistency_weight")
+        self.weights = {name: config.tokenizer[name] for name in fields}
+
+    def make_loader(self) -> Any:
+        """Training batches of this process."""
+        from data_pipelines import make_loader
+
+        training = self.config.tokenizer.training
+        return make_loader(
+            self.dataset.split("train"),
+            batch_size=training.batch_size,
+            window=training.window,
+            seed=self.config.seed,
+            num_workers=self.config.data.loader_workers,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        )
+
+    def init(self, key: jax.Array, batch: Batch) -> Mapping[str, Any]:
+        return self.module.init(key, to_float(batch["frames"][:1, :1]))
+
+    def loss(
+        self, params: Any, batch: Batch, key: jax.Array, progress: jax.Array
+    ) -> tuple[jax.Array, Mapping[str, jax.Array]]:
+        frames = to_float(batch["frames"])
+        return tokenizer_loss(self._output({"params": params}, frames), frames, **self.weights)
+
+    def evaluate(
+        self, variables: Mapping[str, Any], step: int, progress: float
+    ) -> tuple[Mapping[str, float], Mapping[str, np.ndarray]]:
+        values = mean_values(functools.partial(self._judge, variables), self._validation)
+        frames = self._validation[0][:NUM_PICTURES, -1]
+        picture = to_picture([np.asarray(to_float(frames)), np.asarray(self._reconstruct(variables, frames))])
+        return {f"validation/{name}": value for name, value in values.items()}, {"reconstruction": picture}
+
+    def warnings(self, values: Mapping[str, float]) -> list[str]:
+        """Names what keeps the dynamics from learning on these codes."""
+        found = []
+        if values.get("validation/codes_used", 99) < 8:
+            found.append(
+                f"only {values['validation/codes_used']:.0f} codes are used, hardly more than the background needs;"
+                " raise tokenizer.change_weight"
+            )
+        if values.get("validation/code_jitter", 0) > 0.1:
+            found.append(
+                f"{values['validation/code_jitter']:.0%} of the patches that stand still change their code, noise that"
+                " the dynamics must predict; use a smaller receptive field or tokenizer.consistency_weight > 0"
+            )
+        return found
+
+    @functools.cached_property
+    def _validation(self) -> list[np.ndarray]:
+        training = self.config.tokenizer.training
+        return validation_frames(self.dataset.split("val"), training.batch_size, training.window)
+
+    def _output(self, variables: Any, frames: jax.Array) -> TokenizerOutput:
+        output = self.module.apply(variables, frames)
+        assert isinstance(output, TokenizerOutput)
+        return output
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def _reconstruct(self, variables: Any, frames: jax.Array) -> jax.Array:
+        return self._output(variables, to_float(frames)).reconstruction
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def _judge(self, variables: Any, frames: jax.Array) -> dict[str, jax.Array]:
+        x = to_float(frames)
+        output = self._output(variables, x)
+        loss, parts = tokenizer_loss(output, x, **self.weights)
+        levels = tuple(self.module.levels)
+        return {"loss": loss, **parts} | tokenizer_metrics(output, x, levels, int(np.prod(levels)))
+
+
+def to_float(frames: Any) -> jax.Array:
+    """u8 frames as f32 in [0, 1]."""
+    return jnp.asarray(frames).astype(jnp.float32) / 255.0

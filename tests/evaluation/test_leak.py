@@ -1,0 +1,79 @@
+"""What latent actions tell, on synthetic actions that tell all or nothing; their KL and units by hand."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from flam_jax.evaluation import actions, leak
+
+GRID, AGENTS, SIZE = 5, 2, 4
+
+
+def walk(clips: int, seed: int) -> np.ndarray:
+    """Agents that stay or step to a neighbouring cell, on a board that closes on itself nowhere."""
+    rng = np.random.default_rng(seed)
+    steps = np.array([(0, 0), (0, 1), (1, 0), (0, -1), (-1, 0)])
+    places = [rng.integers(0, GRID, (clips, AGENTS, 2))]
+    for _ in range(6):
+        places.append(np.clip(places[-1] + steps[rng.integers(0, 5, (clips, AGENTS))], 0, GRID - 1))
+    return np.stack(places, axis=1).astype(np.int32)
+
+
+def scores(act) -> dict:
+    """Leak of the actions `act(places)`; agent 0 sits in slot 1 and agent 1 in slot 0."""
+    parts = []
+    for clips, seed in ((120, 0), (60, 1)):
+        places = walk(clips, seed)
+        own = act(places, np.random.default_rng(seed)).astype(np.float32)
+        parts.append((own[:, :, ::-1], places))
+    return leak.action_leak(parts[0], parts[1], slots=[1, 0], grid_size=GRID)
+
+
+def test_an_action_that_is_the_next_place_leaks_all_of_it():
+    def act(places, rng):
+        after = places[:, 1:]
+        # A quarter turn, so that no unit is the row or the column itself.
+        return np.stack([after[..., 0] + after[..., 1], after[..., 0] - after[..., 1]], -1)
+
+    found = scores(act)
+    assert found["position"]["action_mlp"] > 0.97
+    assert found["position"]["action_mlp"] > found["position"]["position_only"] + 0.3
+    assert min(found["position"]["action_mlp_per_agent"]) > 0.95
+
+
+def test_an_action_of_noise_tells_nothing():
+    found = scores(lambda places, rng: rng.normal(size=(*places[:, 1:].shape[:3], SIZE)))
+    assert found["position"]["action_mlp"] < found["position"]["chance"] + 0.06
+    assert found["move"]["action_mlp"] < found["move"]["chance"] + 0.06
+    assert found["position"]["action_and_position"] < found["position"]["position_only"] + 0.05
+
+
+def test_an_honest_action_tells_the_move_and_not_the_place():
+    def act(places, rng):
+        move = places[:, 1:] - places[:, :-1]
+        return move + 0.05 * rng.normal(size=move.shape)
+
+    found = scores(act)
+    assert found["move"]["action_mlp"] == pytest.approx(1.0, abs=0.01)
+    assert found["position"]["action_mlp"] < 0.2
+    assert found["position"]["action_and_position"] > 0.95
+
+
+def test_kl_by_hand():
+    mean, log_var = np.zeros((3, 2, 2), np.float32), np.zeros((3, 2, 2), np.float32)
+    np.testing.assert_allclose(actions.kl_per_factor(jnp.asarray(mean), jnp.asarray(log_var)), 0.0)
+    mean[:, 1, 0] = 2.0
+    log_var[:, 1, 1] = np.log(0.25)
+    # 2²/2 for the mean; (0.25 - 1 + log 4)/2 for the variance.
+    np.testing.assert_allclose(
+        actions.kl_per_factor(jnp.asarray(mean), jnp.asarray(log_var))[:, 1],
+        2.0 + 0.5 * (0.25 - 1 + np.log(4)),
+        rtol=1e-6,
+    )
+
+
+def test_active_units_vary_over_the_data():
+    mean = np.zeros((10, 2, 2), np.float32)
+    mean[:, 0, 1] = np.linspace(-1, 1, 10)
+    mean[:, 1, 0] = 5.0
+    assert actions.active_units(jnp.asarray(mean)).tolist() == [[0, 1], [0, 0]]

@@ -1,0 +1,102 @@
+"""PSNR, SSIM and cell errors on cases computed by hand."""
+
+import dm_pix
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from flam_jax.evaluation import cells, metrics
+
+
+def test_psnr_of_a_known_error():
+    true = jnp.full((2, 3, 16, 16, 3), 0.5)
+    # A tenth everywhere: the mean squared error is 0.01, that is 20 dB.
+    np.testing.assert_allclose(metrics.psnr(true + 0.1, true), np.full((2, 3), 20.0), rtol=1e-4)
+    # Wrong by 1 in a quarter of the pixels: 10 log10(4).
+    wrong = true.at[:, :, :8, :8].add(1.0)
+    np.testing.assert_allclose(metrics.psnr(wrong, true), np.full((2, 3), 6.0206), rtol=1e-4)
+
+
+def test_a_perfect_frame_scores_a_finite_best():
+    true = jax.random.uniform(jax.random.key(0), (4, 16, 16, 3))
+    np.testing.assert_allclose(metrics.psnr(true, true), metrics.HIGHEST_PSNR)
+    np.testing.assert_allclose(metrics.ssim(true, true), 1.0, atol=1e-5)
+
+
+def test_ssim_is_that_of_dm_pix():
+    first, second = jax.random.uniform(jax.random.key(0), (2, 3, 17, 23, 3))
+    np.testing.assert_allclose(metrics.ssim(first, second), dm_pix.ssim(first, second), atol=1e-5)
+    with pytest.raises(ValueError, match="at least 11 pixels"):
+        metrics.ssim(first[:, :8], second[:, :8])
+
+
+def test_moving_pixels_and_their_error():
+    frames = np.zeros((1, 3, 4, 4, 3), np.float32)
+    frames[0, 1:, 0, 0, 1] = 1.0
+    moving = metrics.moving_pixels(jnp.asarray(frames))
+    assert moving[0, 0].sum() == 1
+    assert moving[0, 1].sum() == 0
+    error = metrics.masked_squared_error(jnp.zeros((1, 2, 4, 4, 3)), jnp.asarray(frames[:, 1:]), moving)
+    np.testing.assert_allclose(error, [[1 / 3, 0.0]], rtol=1e-6)
+
+
+# Boards of 3x3 cells of 2x2 pixels: one agent, grey floor; the agent's green says where it looks.
+FLOOR, AGENT = 100, 200
+
+
+def board(row: int, column: int, direction: int) -> np.ndarray:
+    frame = np.full((6, 6, 3), FLOOR, np.uint8)
+    frame[2 * row : 2 * row + 2, 2 * column : 2 * column + 2] = (AGENT, 40 * direction, 0)
+    return frame
+
+
+# It turns, moves right, stays.
+WALK = [(1, 0, 3), (1, 0, 0), (1, 1, 0), (1, 1, 0)]
+TRUE = np.stack([board(*place) for place in WALK])[None]
+POSITIONS = np.array([[[row, column]] for row, column, _ in WALK], np.int32)[None]
+DIRECTIONS = np.array([[direction] for _, _, direction in WALK], np.int32)[None]
+
+
+def errors(predicted: np.ndarray) -> dict:
+    return cells.cell_errors(predicted, TRUE, POSITIONS, DIRECTIONS, grid_size=3)
+
+
+def test_what_happens():
+    happened = cells.happenings(POSITIONS, DIRECTIONS)
+    assert {kind: values[0, :, 0].tolist() for kind, values in happened.items()} == {
+        "entered": [False, True, False],
+        "left": [False, True, False],
+        "turned": [True, False, False],
+        "stayed": [False, False, True],
+    }
+
+
+def test_true_frames_with_a_little_noise_have_no_cell_wrong():
+    noise = np.random.default_rng(0).integers(-15, 16, TRUE[:, 1:].shape)
+    noisy = np.clip(TRUE[:, 1:] + noise, 0, 255).astype(np.uint8)
+    found = errors(noisy)
+    assert {kind: part["wrong"] for kind, part in found.items()} == dict.fromkeys(cells.KINDS, 0.0)
+    assert all(part["count"] == 1 and part["psnr"] > 20 for part in found.values())
+
+
+def test_an_erased_agent_is_wrong_everywhere_but_where_it_left():
+    erased = np.full((1, 3, 6, 6, 3), FLOOR, np.uint8)
+    found = errors(erased)
+    wrong = {kind: part["wrong"] for kind, part in found.items()}
+    assert wrong == {"entered": 1.0, "left": 0.0, "turned": 1.0, "stayed": 1.0}
+    assert found["left"]["psnr"] == 100.0
+
+
+def test_a_copied_frame_misses_moves_and_turns():
+    copied = np.repeat(TRUE[:, :1], 3, axis=1)
+    found = errors(copied)
+    assert found["entered"]["per_step"] == [None, 1.0, None]
+    assert found["left"]["per_agent"] == [1.0]
+    assert found["turned"]["wrong"] == 1.0
+
+
+def test_frames_that_are_no_boards_are_refused():
+    noise = np.random.default_rng(0).integers(0, 256, (40, 6, 36, 36, 3), dtype=np.uint8)
+    with pytest.raises(ValueError, match="at most 1024 different tiles"):
+        cells.vocabulary(noise, grid_size=6)

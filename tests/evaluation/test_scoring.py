@@ -1,0 +1,114 @@
+"""Evaluation as a whole: the files that it writes, and the command that writes them again."""
+
+import functools
+import json
+import math
+
+import numpy as np
+import pytest
+
+import data_pipelines.dataset
+from flam_jax import checkpoints, config
+from flam_jax.evaluation import __main__ as command
+from flam_jax.evaluation import evaluate, scoring
+from tests.tiny import BoardDataset, tiny_config, tiny_model
+
+
+@functools.cache
+def evaluated(folder) -> dict:
+    workdir = folder / "run"
+    for stage, step in (("tokenizer", 30), ("dynamics", 50)):
+        (workdir / stage).mkdir(parents=True)
+        checkpoints.write_finished(workdir / stage, step, 1.5)
+    entry = {"stage": "dynamics", "step": 10, "time": 0, "values": {"loss": 3.0, "validation/kl_factor/1": 0.5}}
+    (workdir / "metrics.jsonl").write_text(json.dumps(entry) + '\n{"cut o')
+    (workdir / "config.json").write_text(config.to_json(tiny_config()))
+    return evaluate(tiny_config(), workdir, BoardDataset(), world_model=tiny_model())
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("evaluation")
+
+
+def test_the_file_holds_what_is_promised(folder):
+    result = evaluated(folder)
+    assert json.loads((folder / "run" / scoring.FILE).read_text()) == result
+    assert result["model"] == "flam"
+    assert result["dataset"] == "multigrid 2 agents 16x16"
+    assert result["split"] == "test"
+    assert result["config_hash"] == config.config_hash(tiny_config())
+    assert result["steps"] == {"tokenizer": 30, "dynamics": 50}
+    assert result["seconds"]["dynamics"] == 1.5
+    assert result["seconds"]["evaluation"] > 0
+    for key in ("psnr", "ssim", "ceiling_psnr", "copy_last_psnr", "blank_psnr"):
+        assert len(result["rollout"][key]) == 4
+    assert result["rollout"]["clips"] == 5
+    assert len(result["binding"]["attention"]) == 2
+    assert isinstance(result["binding"]["distinct"], bool)
+    assert 0 <= result["binding"]["probe_accuracy"] <= 1
+    assert set(result["actions"]["leak"]) == {"position", "move"}
+    assert math.isclose(sum(result["actions"]["kl_per_factor"]), result["actions"]["kl"], abs_tol=1e-3)
+    assert "dci" not in result
+
+
+def test_copying_the_last_frame_is_wrong_on_entered_cells(folder):
+    cells = evaluated(folder)["cells"]
+    assert cells["copy_last"]["entered"]["wrong"] > 0.5
+    moves = sum(cells["predicted"][kind]["count"] for kind in ("entered", "turned", "stayed"))
+    assert moves == 5 * 4 * 2
+
+
+def test_the_page_stands_alone(folder):
+    result = evaluated(folder)
+    page = (folder / "run" / "report.html").read_text()
+    assert page.count("data:image/png;base64,") == 4
+    assert "http://" not in page
+    assert "https://" not in page
+    assert "<script" not in page
+    assert f"{result['rollout']['psnr_mean']:.2f}" in page
+    assert "kl factor" in page
+    assert len(page) < 2_000_000
+
+
+def test_without_positions_there_is_no_binding():
+    class Procgen(BoardDataset):
+        def split(self, name):
+            return [{"frames": record["frames"]} for record in super().split(name)]
+
+    result = scoring.score(tiny_config(), tiny_model(), Procgen(), "test")
+    assert set(result) == {"rollout", "actions"}
+    assert "leak" not in result["actions"]
+
+
+def test_positions_become_rows_and_columns():
+    record = BoardDataset().split("test")[0]
+    (column, row), t = record["positions"][4, 1], 4
+    assert scoring.cell_positions({"positions": record["positions"][None]})[0, t, 1].tolist() == [row, column]
+    assert record["frames"][t, 4 * row, 4 * column, 0] == 250
+
+
+def test_the_command(folder, monkeypatch, capsys):
+    evaluated(folder)
+    stored = {"tokenizer": tiny_model().tokenizer_params, "dynamics": tiny_model().dynamics_params}
+    monkeypatch.setattr(checkpoints, "restore_parameters", lambda directory: stored[directory.name])
+    monkeypatch.setattr(data_pipelines.dataset, "prepare", lambda data: BoardDataset())
+    before = (folder / "run" / scoring.FILE).read_text()
+    assert command.main([f"--workdir={folder / 'run'}", "--split=val"]) == 0
+    assert capsys.readouterr().out.startswith("val: PSNR")
+    after = json.loads((folder / "run" / scoring.FILE).read_text())
+    assert after["split"] == "val"
+    assert not np.allclose(after["rollout"]["blank_psnr"], json.loads(before)["rollout"]["blank_psnr"])
+
+
+def test_the_command_names_what_is_wrong(tmp_path, capsys):
+    assert command.main([f"--workdir={tmp_path}"]) == 1
+    assert "no config.json there" in capsys.readouterr().err
+    (tmp_path / "config.json").write_text(config.to_json(tiny_config()))
+    monkey = pytest.MonkeyPatch()
+    with monkey.context() as patch:
+        patch.setattr(data_pipelines.dataset, "prepare", lambda data: BoardDataset())
+        assert command.main([f"--workdir={tmp_path}"]) == 1
+    error = capsys.readouterr().err
+    assert "holds no checkpoint" in error
+    assert error.count("\n") == 1

@@ -1,0 +1,253 @@
+"""The configuration: every mistake is one line that names the field."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flam_jax.config import (
+    ConfigError,
+    config_hash,
+    default_config,
+    differences,
+    field_names,
+    from_json,
+    load_config,
+    override,
+    parse_arguments,
+    to_json,
+    validate,
+)
+from flam_jax.schema import get_field
+
+EXPERIMENTS = sorted((Path(__file__).parents[1] / "experiments").glob("*.py"))
+
+
+def change(config: Any, name: str, value: Any) -> None:
+    """What a command line does: one field, then all checks."""
+    override(config, name, value)
+    validate(config)
+
+
+def message(error: pytest.ExceptionInfo[ConfigError]) -> str:
+    text = str(error.value)
+    assert "\n" not in text
+    assert len(text) < 300
+    return text
+
+
+@pytest.mark.parametrize("file", EXPERIMENTS, ids=lambda file: file.stem)
+@pytest.mark.parametrize("preset", ["", "cpu", "debug"])
+def test_every_experiment_loads_and_survives_json(file: Path, preset: str) -> None:
+    config = load_config(file, preset)
+    again = from_json(to_json(config))
+    assert again == config
+    assert config_hash(again) == config_hash(config)
+    assert load_config(f"{file}:{preset}") == config
+
+
+WRONG = [
+    ("seed", "1.5", "expected a whole number"),
+    ("seed", "-1", "expected a number from 0 to 4294967295"),
+    ("seed", "true", "expected a whole number"),
+    ("mesh.data", "0", "expected a number of devices"),
+    ("mesh.fsdp", "-1", "expected at most one -1"),
+    ("data.name", "atari", "expected one of multigrid, procgen"),
+    ("data.path", " ", "expected a folder"),
+    ("data.frame_size", "130", "expected a multiple of data.multigrid.grid_size = 8"),
+    ("data.frame_size", "8", "expected a number from 16 to 4096"),
+    ("data.num_frames", "300", "expected 10 clips"),
+    ("data.clip_length", "6", "to be at most data.clip_length = 6"),
+    ("data.multigrid.num_agents", "17", "expected a number from 1 to 16"),
+    ("data.multigrid.shared_actions", "1", "expected 0, or from 2 to num_agents = 4"),
+    ("data.multigrid.shared_actions", "5", "expected 0, or from 2 to num_agents = 4"),
+    ("data.procgen.game", "coinrun", "expected one of bigfish, leaper, starpilot"),
+    ("tokenizer.encoder", "vit", "expected one of impala, patch"),
+    ("tokenizer.patch_size", "7", "expected a divisor of data.frame_size = 128"),
+    ("tokenizer.levels", "4,x", "expected comma-separated whole numbers"),
+    ("tokenizer.levels", "4,1", "expected 1 to 16 whole numbers"),
+    ("tokenizer.levels", "", "expected 1 to 16 whole numbers"),
+    ("tokenizer.levels", "256,256,2", "product is at most 65536"),
+    ("tokenizer.change_weight", "-1", "expected a number of at least 0"),
+    ("tokenizer.change_weight", "nan", "expected a number of at least 0"),
+    ("tokenizer.change_weight", "much", "expected a number"),
+    ("tokenizer.training.dtype", "float16", "expected one of float32, bfloat16"),
+    ("tokenizer.training.schedule", "linear", "expected one of constant, cosine"),
+    ("tokenizer.training.window", "33", "expected at most data.clip_length = 32"),
+    ("dynamics.num_factors", "3", "expected a multiple of dynamics.num_factors = 3"),
+    ("dynamics.num_heads", "7", "expected a divisor of dynamics.model_dim = 256"),
+    ("dynamics.quantize_predictions", "yes", "expected true or false"),
+    ("dynamics.quantize_predictions", "1", "expected true or false"),
+    ("dynamics.prediction_steps", "10", "expected more than dynamics.prediction_steps = 10"),
+    ("dynamics.training.num_steps", "1e5", "expected a whole number"),
+    ("dynamics.training.warmup_steps", "200000", "expected less than dynamics.training.num_steps = 200000"),
+    ("dynamics.training.learning_rate", "0", "expected a number from 1e-12 to 10"),
+    ("dynamics.training.ema_decay", "1", "expected a number from 0 to 0.999999"),
+    ("evaluation.steps", "28", "context + steps = 33 to be at most data.clip_length = 32"),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "expected"), WRONG)
+def test_a_wrong_value_is_named_with_what_was_expected(name: str, value: str, expected: str) -> None:
+    config = default_config()
+    with pytest.raises(ConfigError) as error:
+        change(config, name, value)
+    text = message(error)
+    assert text.startswith("config.")
+    assert expected in text
+
+
+def test_every_number_has_bounds_and_every_type_is_checked() -> None:
+    for name in field_names(default_config()):
+        current = get_field(default_config(), name)
+        for value in ("no such value", None, object(), [], 1e400, -2, True):
+            if value == "no such value" and name == "data.path":
+                continue
+            config = default_config()
+            if value is True and isinstance(current, bool):
+                continue
+            with pytest.raises(ConfigError) as error:
+                change(config, name, value)
+            assert name.rsplit(".", 1)[-1] in message(error) or "config.mesh" in message(error)
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [
+        ("dynamics.num_factor", "dynamics.num_factors"),
+        ("dynamic.num_factors", "dynamics.num_factors"),
+        ("num_agents", "data.multigrid.num_agents"),
+        ("tokeniser.channels", "tokenizer.channels"),
+        ("dynamics.training.lr", "dynamics.training"),
+        ("seed.x", "seed"),
+        ("", ""),
+    ],
+)
+def test_an_unknown_field_is_refused_with_the_nearest(name: str, nearest: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        override(default_config(), name, 1)
+    assert "no such field; the nearest is config." + nearest in message(error)
+
+
+def test_a_group_is_no_field() -> None:
+    with pytest.raises(ConfigError) as error:
+        override(default_config(), "tokenizer.training", "3")
+    assert "config.tokenizer.training is a group of fields, such as config.tokenizer.training." in message(error)
+
+
+def test_text_becomes_the_type_of_the_field() -> None:
+    config = default_config()
+    for name, text, value in [
+        ("seed", "1_000", 1000),
+        ("tokenizer.levels", "(8, 5)", (8, 5)),
+        ("tokenizer.levels", "8,5,", (8, 5)),
+        ("dynamics.kl_weight", "1e-3", 1e-3),
+        ("dynamics.kl_weight", "1", 1.0),
+        ("dynamics.cache_codes", "True", True),
+        ("data.path", "3", "3"),
+    ]:
+        override(config, name, text)
+        assert get_field(config, name) == value
+        assert type(get_field(config, name)) is type(value)
+
+
+def test_the_tree_is_locked() -> None:
+    config = load_config(EXPERIMENTS[0])
+    with pytest.raises((AttributeError, KeyError)):
+        config.dynamics.num_factor = 3
+
+
+EDIT = "from flam_jax.config import default_config\ndef get_config(a):\n c = default_config()\n "
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("def get_config(", "does not load: SyntaxError"),
+        ("x = 1", "has no attribute 'get_config'"),
+        ("def get_config(a): return 3", "returns int, expected a ConfigDict"),
+        ("def get_config(a): raise KeyError('no')", "does not load: KeyError"),
+        ("import no_such_library", "does not load: ModuleNotFoundError"),
+        (f"{EDIT}c.seeds = 1\n return c", "seeds"),
+        (f"{EDIT}c.seed = 'x'\n return c", "does not load: TypeError"),
+    ],
+)
+def test_a_broken_experiment_is_one_line(tmp_path: Path, content: str, expected: str) -> None:
+    file = tmp_path / "broken.py"
+    file.write_text(content)
+    with pytest.raises(ConfigError) as error:
+        load_config(file)
+    assert expected in message(error)
+
+
+def test_a_missing_experiment() -> None:
+    with pytest.raises(ConfigError, match=r"no such file: experiments/none\.py"):
+        load_config("experiments/none.py:cpu")
+
+
+@pytest.mark.parametrize(
+    ("text", "result"),
+    [("", ("a", "")), ("cpu", ("a", "cpu")), ("b,debug", ("b", "debug")), ("debug,b", ("b", "debug"))],
+)
+def test_arguments_of_an_experiment(text: str, result: tuple[str, str]) -> None:
+    assert parse_arguments(text, ("a", "b")) == result
+
+
+@pytest.mark.parametrize("text", ["c", "a,b", "cpu,debug", "cpu,cpu", "CPU"])
+def test_wrong_arguments_of_an_experiment(text: str) -> None:
+    with pytest.raises(ConfigError, match="expected at most one of a, b and at most one of cpu, debug"):
+        parse_arguments(text, ("a", "b"))
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (lambda tree: tree.pop("seed"), "missing field seed"),
+        (lambda tree: tree["data"].update(new=1), "unknown field data.new"),
+        (lambda tree: tree.update(tokenizer=3), "config.json: tokenizer: expected a group of fields"),
+        (lambda tree: tree.update(seed="x"), "seed"),
+        (lambda tree: tree.update(seed=None), "seed"),
+    ],
+)
+def test_a_stored_configuration_of_another_version(change: Any, expected: str) -> None:
+    tree = json.loads(to_json(default_config()))
+    change(tree)
+    with pytest.raises(ConfigError) as error:
+        from_json(json.dumps(tree))
+    assert expected in message(error)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "3"])
+def test_a_stored_configuration_that_is_none(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"config\.json"):
+        from_json(text)
+
+
+@pytest.mark.parametrize(
+    ("stage", "name", "value", "differs"),
+    [
+        ("tokenizer", "tokenizer.channels", 64, True),
+        ("tokenizer", "dynamics.num_heads", 4, False),
+        ("dynamics", "dynamics.num_heads", 4, True),
+        ("dynamics", "tokenizer.channels", 64, True),
+        ("dynamics", "dynamics.training.num_steps", 300_000, False),
+        ("dynamics", "dynamics.training.num_steps", 100_000, True),
+        ("dynamics", "tokenizer.training.num_steps", 300_000, True),
+        ("tokenizer", "tokenizer.training.num_steps", 300_000, False),
+        ("dynamics", "evaluation.num_clips", 3, False),
+        ("dynamics", "mesh.fsdp", 2, False),
+        ("dynamics", "data.path", "elsewhere", False),
+        ("dynamics", "data.loader_workers", 4, False),
+        ("dynamics", "data.seed", 4, True),
+        ("dynamics", "data.procgen.game", "leaper", False),
+        ("dynamics", "tokenizer.training.log_every", 3, False),
+        ("tokenizer", "seed", 3, True),
+    ],
+)
+def test_what_may_change_in_a_workdir(stage: str, name: str, value: Any, differs: bool) -> None:
+    stored = json.loads(to_json(default_config()))
+    config = default_config()
+    override(config, name, value)
+    found = differences(stored, config, stage)
+    assert [field for field, _, _ in found] == ([name] if differs else [])

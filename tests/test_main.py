@@ -1,0 +1,157 @@
+"""The launcher: every mistake on the command line is one line and a status."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flam_jax import main as launcher
+from flam_jax.command_line import parse_arguments
+from flam_jax.config import ConfigError
+
+ROOT = Path(__file__).parents[1]
+DEBUG = "--config=experiments/multigrid.py:debug"
+
+
+def test_both_forms_of_a_flag() -> None:
+    words = ["--config", "a.py:cpu", "--workdir=runs/a=b", "--config.seed", "-3", "--config.data.path=x y"]
+    arguments = parse_arguments(words)
+    assert arguments.config == "a.py:cpu"
+    assert arguments.workdir == "runs/a=b"
+    assert arguments.overrides == {"seed": "-3", "data.path": "x y"}
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ([], "--config is missing"),
+        (["--config=a.py"], "--workdir is missing"),
+        (["--config=a.py", "--workdir="], "--workdir is missing"),
+        (["--config=a.py", "--workdir"], "--workdir: a value is missing"),
+        (["--config", "--workdir=x"], "--config: a value is missing"),
+        (["--config=a.py", "--workdir=x", "--workdri=y"], "unknown flag --workdri; the nearest is --workdir"),
+        (["--config=a.py", "--workdir=x", "extra"], "unexpected argument 'extra'"),
+        (["--config=a.py", "--workdir=x", "-w", "y"], "unexpected argument '-w'"),
+        (["--config=a.py", "--config=b.py", "--workdir=x"], "--config is given twice"),
+        (["--config=a.py", "--workdir=x", "--config.seed=1", "--config.seed=2"], "--config.seed is given twice"),
+        (["--config=a.py", "--workdir=x", "--config.seed"], "--config.seed: a value is missing"),
+    ],
+)
+def test_wrong_command_lines(words: list[str], expected: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        parse_arguments(words)
+    assert expected in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def run(*words: str, expect: int, capsys: pytest.CaptureFixture[str]) -> str:
+    """The one line that the launcher says, called within this process."""
+    assert launcher.main(list(words)) == expect
+    captured = capsys.readouterr()
+    lines = captured.err.splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("flam_jax: ")
+    return lines[0]
+
+
+def test_errors_before_any_work(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
+    monkeypatch.chdir(ROOT)
+    workdir = f"--workdir={tmp_path}"
+    line = run("--config=experiments/none.py", workdir, expect=2, capsys=capsys)
+    assert "no such file: experiments/none.py" in line
+    line = run(DEBUG, workdir, "--config.dynamics.num_factor=3", expect=2, capsys=capsys)
+    assert "the nearest is config.dynamics.num_factors" in line
+    line = run(DEBUG, workdir, "--config.dynamics.num_factors=3.5", expect=2, capsys=capsys)
+    assert "expected a whole number" in line
+    line = run("--config=experiments/multigrid.py:large", workdir, expect=2, capsys=capsys)
+    assert "config argument 'large'" in line
+    line = run(DEBUG, workdir, "--config.mesh.data=3", expect=1, capsys=capsys)
+    assert "the sizes must multiply to the number of devices" in line
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_workdir_that_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
+    monkeypatch.chdir(ROOT)
+    (tmp_path / "file").touch()
+    for workdir in (tmp_path / "file", tmp_path / "file" / "below"):
+        assert "--workdir: cannot write to" in run(DEBUG, f"--workdir={workdir}", expect=1, capsys=capsys)
+    assert "--workdir: cannot write to" in run(DEBUG, "--workdir=/proc/nowhere", expect=1, capsys=capsys)
+
+
+def test_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert launcher.main(["--help"]) == 0
+    assert "python -m flam_jax.main --config=FILE" in capsys.readouterr().out
+
+
+def test_as_a_program(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "flam_jax.main", "--config", "experiments/multigrid.py:debug"]
+    command += [f"--workdir={tmp_path}", "--config.tokenizer.chanels=3"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert (
+        done.stderr == "flam_jax: config.tokenizer.chanels: no such field; the nearest is config.tokenizer.channels\n"
+    )
+
+
+def test_importing_the_configuration_is_light() -> None:
+    code = (
+        "import sys, flam_jax.config, flam_jax.main; print([m for m in ('jax', 'orbax', 'grain') if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.strip() == "[]"
+
+
+def test_a_run_that_is_asked_to_end_says_so_in_its_status(tmp_path: Path) -> None:
+    """SIGTERM during training: status 75, a checkpoint, and the same command goes on from it."""
+    command = [sys.executable, "-m", "flam_jax.main", DEBUG, f"--workdir={tmp_path / 'run'}"]
+    command += [f"--config.data.path={tmp_path / 'data'}", "--config.tokenizer.training.num_steps=1000000"]
+    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
+    with subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        for line in process.stdout:
+            if " loss " in line:
+                process.send_signal(signal.SIGTERM)
+                break
+        process.stdout.read()
+        error = process.stderr.read()
+        assert process.wait(timeout=60) == 75, error
+    assert error.splitlines()[-1].startswith("flam_jax: tokenizer: stopped at step ")
+    assert "Traceback" not in error
+    assert list((tmp_path / "run" / "tokenizer" / "checkpoints").iterdir())
+
+
+def test_the_whole_path_and_the_same_command_again(tmp_path: Path) -> None:
+    """The debug preset from nothing to the report; a second start finds everything done."""
+    command = [sys.executable, "-m", "flam_jax.main", DEBUG, f"--workdir={tmp_path / 'run'}"]
+    command += [f"--config.data.path={tmp_path / 'data'}"]
+    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
+    for attempt in ("first", "second"):
+        done = subprocess.run(
+            command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        assert "Traceback" not in done.stderr
+        assert ("dynamics finished before: 6 steps" in done.stdout) == (attempt == "second")
+    for name in ("config.json", "metrics.jsonl", "evaluation.json", "report.html", "tensorboard", "dynamics/pictures"):
+        assert (tmp_path / "run" / name).exists(), name
+    refused = subprocess.run(
+        [*command, "--config.tokenizer.channels=8"],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert refused.returncode == 1
+    assert refused.stderr.count("\n") == 1
+    assert "config.tokenizer.channels was 16, now 8" in refused.stderr

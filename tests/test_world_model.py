@@ -1,0 +1,102 @@
+"""The world model's face: shapes, rollout = steps, causality of imagination, errors, restoring."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from flam_jax import config
+from flam_jax.world_model import WorldModel
+from tests.tiny import tiny_config, tiny_model
+
+CONTEXT, STEPS = 3, 4
+
+
+@functools.cache
+def clips() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (2, CONTEXT + STEPS, 16, 16, 3), dtype=np.uint8)
+
+
+def test_shapes():
+    seen = tiny_model().observe(clips())
+    assert seen.features.shape == (2, 7, 4, 4, 2)
+    assert seen.slots.shape == (2, 7, 3, 8)
+    assert seen.attention.shape == (2, 7, 3, 4, 4)
+    assert tiny_model().infer_actions(clips()).shape == (2, 6, 3, 2)
+    assert tiny_model().reconstruct(clips()).shape == (2, 7, 16, 16, 3)
+    masks = tiny_model().factor_masks(clips())
+    np.testing.assert_allclose(masks.sum(2), 1.0, atol=1e-5)
+    np.testing.assert_array_equal(masks, seen.attention)
+    actions = tiny_model().sample_actions(jax.random.key(0), 5, 7)
+    assert actions.shape == (5, 7, 3, 2)
+    assert 0.8 < float(actions.std()) < 1.2
+
+
+def test_rollout_is_a_loop_of_steps():
+    actions = 3 * tiny_model().sample_actions(jax.random.key(1), 2, STEPS)
+    frames = tiny_model().rollout(clips()[:, :CONTEXT], actions)
+    state = tiny_model().start(clips()[:, :CONTEXT])
+    for t in range(STEPS):
+        state, frame = tiny_model().step(state, actions[:, t])
+        np.testing.assert_allclose(frame, frames[:, t], atol=1e-5)
+    assert float(frames.min()) >= 0
+    assert float(frames.max()) <= 1
+    assert float(jnp.abs(frames[:, 1:] - frames[:, :-1]).max()) > 0
+
+
+def test_start_infers_the_context_as_the_parallel_pass_does():
+    """With the true frames fed, step by step on caches equals the pass over all frames."""
+    seen = tiny_model().observe(clips())
+    wm = tiny_model()
+    state = wm.start(clips()[:, :CONTEXT])
+    variables = {"params": wm.dynamics_params}
+    step = jax.jit(functools.partial(wm.dynamics.apply, method="step"))
+    _, out = step(variables, state.cache, state.features, seen.action_mean[:, CONTEXT - 1])
+    parallel = jax.jit(wm.dynamics.apply)(variables, seen.features)
+    np.testing.assert_allclose(out.slots, seen.slots[:, CONTEXT - 1], atol=2e-5)
+    np.testing.assert_allclose(out.next_features, parallel.next_features[:, CONTEXT - 1], atol=2e-4)
+
+
+def test_features_are_on_the_grid_unless_the_config_says_otherwise():
+    action = tiny_model().sample_actions(jax.random.key(2), 2, 1)[:, 0]
+    state = tiny_model().imagine(tiny_model().start(clips()[:, :1]), action)
+    assert set(np.unique(state.features).tolist()) <= {-1.0, 0.0, 1.0}
+    free = tiny_model(quantize_predictions=False)
+    assert len(np.unique(free.imagine(free.start(clips()[:, :1]), action).features)) > 3
+
+
+def test_one_vmapped_step_is_a_batched_step():
+    state = tiny_model().start(clips()[:, :CONTEXT])
+    action = tiny_model().sample_actions(jax.random.key(3), 2, 1)[:, 0]
+    expected = tiny_model().step(state, action)
+    # Every example becomes a batch of one.
+    singles, single_actions = jax.tree.map(lambda leaf: leaf[:, None], (state, action))
+    found = jax.vmap(tiny_model().step)(singles, single_actions)
+    for one, many in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(one[:, 0], many, atol=1e-5)
+
+
+def test_wrong_shapes_are_named():
+    with pytest.raises(ValueError, match=r"expected \[b t 16 16 3\].*got \[2, 7, 8, 8, 3\]"):
+        tiny_model().infer_actions(clips()[:, :, :8, :8])
+    with pytest.raises(ValueError, match="latent action stands between two frames"):
+        tiny_model().infer_actions(clips()[:, :1])
+    state = tiny_model().start(clips()[:, :1])
+    with pytest.raises(ValueError, match=r"k = 3 and a = 2, got \[2, 4, 2\]"):
+        tiny_model().step(state, jnp.zeros((2, 4, 2)))
+    with pytest.raises(ValueError, match=r"\[b steps k a\] with k = 3 and a = 2, got \[2, 1, 3, 5\]"):
+        tiny_model().rollout(clips()[:, :1], jnp.zeros((2, 1, 3, 5)))
+
+
+def test_restore(tmp_path, monkeypatch):
+    from flam_jax import checkpoints
+
+    (tmp_path / "config.json").write_text(config.to_json(tiny_config()))
+    stored = {"tokenizer": tiny_model().tokenizer_params, "dynamics": tiny_model().dynamics_params}
+    monkeypatch.setattr(checkpoints, "restore_parameters", lambda directory: stored[directory.name])
+    restored = WorldModel.restore(tmp_path)
+    np.testing.assert_array_equal(restored.infer_actions(clips()), tiny_model().infer_actions(clips()))
+    with pytest.raises(FileNotFoundError, match=r"no config.json there"):
+        WorldModel.restore(tmp_path / "elsewhere")

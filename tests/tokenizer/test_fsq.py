@@ -1,0 +1,48 @@
+"""Finite scalar quantization: codes and features are two names of one thing."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from flam_jax.tokenizer import fsq
+
+LEVELS = [(2,), (4, 4, 4, 4, 4), (3, 5, 2), (8, 8, 8, 5)]
+
+
+@pytest.mark.parametrize("levels", LEVELS)
+def test_codes_and_features_are_exact_both_ways(levels):
+    codes = jnp.arange(math.prod(levels))
+    features = fsq.codes_to_features(codes, levels)
+    assert len(np.unique(np.asarray(features), axis=0)) == len(codes)
+    assert jnp.array_equal(fsq.features_to_codes(features, levels), codes)
+    assert jnp.array_equal(fsq.codes_to_features(fsq.features_to_codes(features, levels), levels), features)
+
+
+@pytest.mark.parametrize("levels", LEVELS)
+def test_grid_features_are_fixed_points_of_quantization(levels):
+    features = fsq.codes_to_features(jnp.arange(math.prod(levels)), levels)
+    assert float(jnp.abs(fsq.quantize(features, levels) - features).max()) < 1e-6
+
+
+@pytest.mark.parametrize("levels", LEVELS)
+def test_quantization_goes_to_the_nearest_level(levels):
+    x = jnp.asarray(np.random.default_rng(0).uniform(-1.3, 1.3, (200, len(levels))), jnp.float32)
+    quantized = np.asarray(fsq.quantize(x, levels))
+    for channel, n in enumerate(levels):
+        grid = np.linspace(-1.0, 1.0, n)
+        nearest = grid[np.abs(np.asarray(x)[:, channel, None] - grid).argmin(axis=1)]
+        np.testing.assert_allclose(quantized[:, channel], nearest, atol=1e-6)
+
+
+def test_the_gradient_passes_straight_through_inside_and_stops_outside():
+    gradient = jax.grad(lambda x: fsq.quantize(x, (4, 4, 4)).sum())(jnp.asarray([0.2, -0.9, 1.5]))
+    assert gradient.tolist() == [1.0, 1.0, 0.0]
+
+
+def test_bounding_keeps_encoder_outputs_within_the_grid():
+    x = fsq.bound(jnp.asarray([[-50.0, 0.0, 50.0]], jnp.bfloat16))
+    assert x.dtype == jnp.float32
+    assert x.tolist() == [[-1.0, 0.0, 1.0]]

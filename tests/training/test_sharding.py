@@ -1,0 +1,87 @@
+"""Meshes and rules; the run on four simulated devices stands in `run_sharded.py`."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AbstractMesh, AxisType
+from jax.sharding import PartitionSpec as P
+
+from flam_jax.build import build_dynamics, build_tokenizer
+from flam_jax.config import default_config
+from flam_jax.training import sharding
+from flam_jax.training.sharding import ShardingError, make_mesh, tree_shardings
+
+FOUR = AbstractMesh((1, 4, 1), sharding.AXES, axis_types=(AxisType.Auto,) * 3)
+
+
+@pytest.mark.parametrize(
+    "sizes", [dict(data=3), dict(data=-1, fsdp=-1), dict(data=0), dict(data=-2), dict(data=-1, fsdp=7)]
+)
+def test_sizes_that_do_not_fit_are_named(sizes: dict[str, int]) -> None:
+    with pytest.raises(ShardingError, match=r"^config\.mesh\.data = .*config|^config\.mesh\.data = "):
+        make_mesh(**sizes)
+
+
+def test_the_batch_must_divide() -> None:
+    with pytest.raises(ShardingError, match=r"config\.x\.batch_size = 6: expected a multiple of .* = 4"):
+        sharding.check_batch_size(6, FOUR, "x.batch_size")
+
+
+def test_tactics() -> None:
+    shapes = {
+        "a": {"kernel": jnp.zeros((3, 8, 4)), "bias": jnp.zeros((8,))},
+        "odd": {"kernel": jnp.zeros((3, 5))},
+        "square": {"kernel": jnp.zeros((4, 4))},
+        "count": jnp.zeros(()),
+    }
+    specs = jax.tree.map(lambda s: s.spec, tree_shardings(shapes, FOUR))
+    assert specs["a"] == {"kernel": P(None, "fsdp", None), "bias": P()}
+    assert specs["odd"]["kernel"] == P()
+    assert specs["square"]["kernel"] == P(None, "fsdp")
+    assert specs["count"] == P()
+
+
+def test_a_parameter_without_rule_and_an_unknown_tactic_are_errors() -> None:
+    with pytest.raises(ShardingError, match=r"no sharding rule matches the parameter a/gadget of shape \(2,\)"):
+        tree_shardings({"a": {"gadget": jnp.zeros(2)}}, FOUR)
+    with pytest.raises(ShardingError, match="unknown sharding tactic 'magic'"):
+        tree_shardings({"kernel": jnp.zeros(2)}, FOUR, rules=((".*", "magic"),))
+
+
+@pytest.mark.parametrize("encoder", ["impala", "patch"])
+@pytest.mark.parametrize("decoder", ["cnn", "patch"])
+def test_the_rules_cover_the_tokenizers(encoder: str, decoder: str) -> None:
+    config = default_config()
+    config.tokenizer.update(encoder=encoder, decoder=decoder)
+    frames = jnp.zeros((1, 128, 128, 3))
+    tree_shardings(jax.eval_shape(build_tokenizer(config).init, jax.random.key(0), frames), FOUR)
+
+
+def test_the_rules_cover_the_dynamics_and_cut_what_is_large() -> None:
+    module, key = build_dynamics(default_config()), jax.random.key(0)
+    shapes = jax.eval_shape(module.init, {"params": key, "action": key}, jnp.zeros((1, 2, 16, 16, 5)))
+    shardings = tree_shardings(shapes, FOUR)
+    leaves = list(zip(jax.tree.leaves(shapes), jax.tree.leaves(shardings), strict=True))
+    whole = sum(np.prod(shape.shape) for shape, where in leaves if where.spec == P())
+    total = sum(np.prod(shape.shape) for shape, _ in leaves)
+    assert whole < 0.02 * total
+
+
+def test_four_devices_equal_one(tmp_path: Path) -> None:
+    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu"}
+    script = Path(__file__).with_name("run_sharded.py")
+    command = [sys.executable, str(script), str(tmp_path)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    runs = json.loads(done.stdout.splitlines()[-1])
+    assert runs["specs"] == {"one": "1 device", "data": "1 device", "mixed": "4 devices"}
+    for name in ("data", "mixed"):
+        np.testing.assert_allclose(runs["losses"][name], runs["losses"]["one"], rtol=1e-5)
+    assert runs["restored_equal"]

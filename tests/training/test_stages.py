@@ -1,0 +1,130 @@
+"""The two stages on a few frames: schedules, health figures and the same losses from frames and from codes."""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from flam_jax.config import default_config
+from flam_jax.training.dynamics_stage import DynamicsStage
+from flam_jax.training.health import action_leak, centroids, health_warnings
+from flam_jax.training.tokenizer_stage import TokenizerStage
+
+
+class FakeData:
+    """Three splits of the same few random clips."""
+
+    def __init__(self, clips: int = 6, length: int = 16, size: int = 16):
+        generator = np.random.default_rng(0)
+        self.records = [{"frames": generator.integers(0, 256, (length, size, size, 3), np.uint8)} for _ in range(clips)]
+
+    def split(self, name: str) -> Any:
+        return self.records
+
+
+def small_config() -> Any:
+    config = default_config()
+    config.data.update(frame_size=16, clip_length=16)
+    config.data.multigrid.update(grid_size=4, num_agents=2)
+    config.tokenizer.update(encoder="patch", decoder="patch", channels=8, num_res_blocks=1)
+    config.dynamics.update(
+        model_dim=8, num_heads=2, num_blocks=1, num_factors=2, total_action_dim=4, prediction_steps=2
+    )
+    config.tokenizer.training.update(batch_size=2, window=2)
+    config.dynamics.training.update(batch_size=2, window=3)
+    return config
+
+
+@pytest.fixture(scope="module")
+def tokenizer_params() -> Any:
+    config = small_config()
+    stage = TokenizerStage(config, FakeData())
+    batch = {"frames": next(stage.make_loader())["frames"]}
+    return jax.jit(stage.init)(jax.random.key(0), batch)["params"]
+
+
+def test_codes_give_the_losses_of_frames(tokenizer_params: Any) -> None:
+    losses = []
+    for cached in (False, True):
+        config = small_config()
+        config.dynamics.cache_codes = cached
+        stage = DynamicsStage(config, FakeData(), tokenizer_params)
+        loaded = next(stage.make_loader())
+        batch = {name: loaded[name] for name in ("frames", "codes") if name in loaded} | {"frozen": tokenizer_params}
+        assert ("codes" in batch) == cached
+        params = jax.jit(stage.init)(jax.random.key(0), batch)["params"]
+        losses.append(float(jax.jit(stage.loss)(params, batch, jax.random.key(1), jnp.float32(0.3))[0]))
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+
+
+def test_schedules(tokenizer_params: Any) -> None:
+    config = small_config()
+    config.dynamics.update(kl_weight=1e-4, kl_weight_final=1e-2, kl_anneal_start=0.5)
+    config.dynamics.update(attention_sharpness=4.0, sharpness_warmup=0.5, sharpness_jitter=0.3)
+    stage = DynamicsStage(config, FakeData(), tokenizer_params)
+    weights = [float(stage.kl_weight(progress)) for progress in (0.0, 0.5, 0.75, 1.0)]
+    np.testing.assert_allclose(weights, [1e-4, 1e-4, 1e-3, 1e-2], rtol=1e-5)
+    sharpness = [stage.sharpness(progress, jax.random.key(0), 4000) for progress in (0.0, 0.25, 0.5, 1.0)]
+    np.testing.assert_allclose([float(jnp.median(s)) for s in sharpness], [1.0, 2.0, 4.0, 4.0], rtol=0.03)
+    assert float(jnp.log(sharpness[0]).std()) == pytest.approx(0.3, rel=0.1)
+    assert float(sharpness[2].std()) == 0.0
+    config.dynamics.update(kl_weight=0.0, kl_weight_final=1.0, sharpness_warmup=0.0, kl_anneal_start=1.0)
+    stage = DynamicsStage(config, FakeData(), tokenizer_params)
+    assert [float(stage.kl_weight(progress)) for progress in (0.0, 0.99, 1.0)] == [0.0, 0.0, 0.0]
+
+
+def test_evaluation_is_repeatable_and_complete(tokenizer_params: Any) -> None:
+    config = small_config()
+    stage = DynamicsStage(config, FakeData(), tokenizer_params)
+    batch = {"frames": next(stage.make_loader())["frames"], "frozen": tokenizer_params}
+    variables = jax.jit(stage.init)(jax.random.key(0), batch)
+    first, pictures = stage.evaluate(variables, 1, 0.5)
+    again, _ = stage.evaluate(variables, 2, 0.5)
+    assert first == again
+    names = {name.removeprefix("validation/") for name in first}
+    assert {"loss", "kl", "kl_factor/0", "share_factor/1", "active_units", "attention_entropy", "shuffle_gain"} <= names
+    assert sum(first[f"validation/share_factor/{i}"] for i in range(2)) == pytest.approx(1.0, abs=1e-5)
+    assert sum(first[f"validation/kl_factor/{i}"] for i in range(2)) == pytest.approx(first["validation/kl"], rel=1e-4)
+    height, width = 18 * 4, 18 * 10  # rows: true, imagined, two factors; columns: steps
+    assert {name: picture.shape for name, picture in pictures.items()} == {
+        f"rollout_{i}": (height, width, 3) for i in range(2)
+    }
+
+
+def test_centroids() -> None:
+    attention = jnp.zeros((1, 1, 2, 3, 4)).at[0, 0, 0, 2, 1].set(1.0).at[0, 0, 1].set(0.5)
+    np.testing.assert_allclose(centroids(attention)[0, 0], [[2.0, 1.0], [1.0, 1.5]], rtol=1e-6)
+
+
+def test_the_leak_of_actions_that_tell_everything_or_nothing() -> None:
+    generator = np.random.default_rng(0)
+    positions = [generator.normal(size=(40, 3, 2, 2)).astype(np.float32)]
+    telling = [positions[0] @ generator.normal(size=(2, 4)).astype(np.float32)]
+    silent = [generator.normal(size=(40, 3, 2, 4)).astype(np.float32)]
+    assert action_leak(telling, positions) > 0.99
+    assert action_leak(silent, positions) < 0.1
+    assert math.isnan(action_leak([telling[0][:2]], [positions[0][:2]]))
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({}, None),
+        ({"kl": 0.01}, "collapsed"),
+        ({"active_units": 0.0}, "no unit"),
+        ({"shuffle_gain": 0.001}, "hardly depends on the actions"),
+        ({"attention_entropy": 0.95}, "do not compete"),
+        ({"share_factor/0": 0.99, "share_factor/1": 0.01}, "one slot takes all"),
+        ({"action_leak": 0.9}, "where things are"),
+    ],
+)
+def test_warnings_name_the_remedy(change: dict[str, float], expected: str | None) -> None:
+    healthy = {"kl": 5.0, "active_units": 4.0, "shuffle_gain": 1.0, "attention_entropy": 0.2}
+    healthy |= {"share_factor/0": 0.5, "share_factor/1": 0.5, "action_leak": 0.1}
+    found = health_warnings({f"validation/{name}": value for name, value in (healthy | change).items()})
+    assert len(found) == (expected is not None)
+    assert expected is None or (expected in found[0] and "dynamics." in found[0])
+    assert health_warnings({"loss": 1.0}) == []

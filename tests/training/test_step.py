@@ -1,0 +1,100 @@
+"""The pure step: learning, noise, schedules, clipping, averaging."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from flam_jax.training.state import learning_rate, make_optimizer
+from flam_jax.training.step import init_state, stream_key, train_step
+from tests.training.stand_in import TinyLoader, TinyStage, tiny_config
+
+
+def make(**training: Any) -> tuple[Any, Any, Any]:
+    config = tiny_config(**training).tokenizer.training
+    stage = TinyStage()
+    batch = {"frames": jnp.asarray(next(TinyLoader())["frames"])}
+    state = init_state(stream_key(0, stage.name, "init"), batch, stage=stage, training=config)
+    step = jax.jit(lambda state, batch: train_step(state, batch, stage=stage, training=config, seed=0))
+    return state, batch, step
+
+
+def test_the_loss_of_one_batch_falls() -> None:
+    state, batch, step = make(num_steps=60)
+    losses = []
+    for _ in range(60):
+        state, metrics = step(state, batch)
+        losses.append(float(metrics["loss"]))
+    assert losses[-1] < 0.2 * losses[0]
+    assert int(state.step) == 60
+    assert metrics["finite"]
+
+
+def test_noise_depends_on_seed_stage_and_step_only() -> None:
+    keys = [stream_key(seed, stage, stream) for seed in (0, 1) for stage in ("a", "b") for stream in ("init", "loss")]
+    data = {tuple(np.asarray(jax.random.key_data(key)).tolist()) for key in keys}
+    assert len(data) == 8
+    state, batch, step = make()
+    again = [float(step(state, batch)[1]["loss"]) for _ in range(2)]
+    assert again[0] == again[1]
+    assert float(step(state.replace(step=state.step + 1), batch)[1]["loss"]) != again[0]
+
+
+def test_learning_rate() -> None:
+    training = tiny_config(num_steps=100, warmup_steps=9, learning_rate=1.0, schedule="cosine").tokenizer.training
+    rates = np.asarray(jax.vmap(lambda step: learning_rate(step, training))(jnp.arange(101)))
+    np.testing.assert_allclose(rates[:10], np.arange(1, 11) / 10, rtol=1e-6)
+    assert rates[9] == 1.0
+    assert (np.diff(rates[9:]) < 0).all()
+    np.testing.assert_allclose(rates[9 + 45], 0.5, atol=0.02)
+    assert abs(rates[100]) < 1e-6
+    training.schedule = "constant"
+    assert learning_rate(80, training) == 1.0
+
+
+def test_clipping_bounds_the_gradient_and_zero_turns_it_off() -> None:
+    grads, params = {"kernel": jnp.full((2, 2), 100.0)}, {"kernel": jnp.ones((2, 2))}
+
+    def moment(clip_norm: float) -> float:
+        optimizer = make_optimizer(tiny_config(clip_norm=clip_norm).tokenizer.training)
+        _, state = optimizer.update(grads, optimizer.init(params), params)
+        return float(jnp.abs(optax.tree_utils.tree_get(state, "mu")["kernel"]).max())
+
+    assert moment(1.0) == pytest.approx(0.1 * 0.5)
+    assert moment(0.0) == pytest.approx(0.1 * 100)
+
+
+def test_weight_decay_spares_all_but_kernels() -> None:
+    params = {"a": {"kernel": jnp.ones((2, 2)), "bias": jnp.ones((2, 2)), "scale": jnp.ones(2)}}
+    optimizer = make_optimizer(tiny_config(weight_decay=0.1).tokenizer.training)
+    grads = jax.tree.map(jnp.zeros_like, params)
+    updates, _ = optimizer.update(grads, optimizer.init(params), params)
+    assert (updates["a"]["kernel"] < 0).all()
+    assert not updates["a"]["bias"].any()
+    assert not updates["a"]["scale"].any()
+
+
+def test_the_average_follows_the_parameters() -> None:
+    state, batch, step = make(ema_decay=0.75)
+    first = state.params["into"]["kernel"]
+    assert (state.ema_params["into"]["kernel"] == first).all()
+    state, _ = step(state, batch)
+    expected = 0.75 * first + 0.25 * state.params["into"]["kernel"]
+    np.testing.assert_allclose(state.ema_params["into"]["kernel"], expected, rtol=1e-6)
+    assert state.evaluation_params is state.ema_params
+    state, _, _ = make()
+    assert state.ema_params is None
+    assert state.evaluation_params is state.params
+
+
+def test_variables_that_cannot_be_trained_are_refused() -> None:
+    class WithStatistics(TinyStage):
+        def init(self, key: Any, batch: Any) -> dict[str, Any]:
+            return super().init(key, batch) | {"batch_stats": {}}
+
+    batch = {"frames": jnp.zeros((1, 1, 4, 4, 3), jnp.uint8)}
+    with pytest.raises(ValueError, match="batch_stats"):
+        init_state(jax.random.key(0), batch, stage=WithStatistics(), training=tiny_config().tokenizer.training)

@@ -1,0 +1,241 @@
+"""The loop: resume, preemption, non-finite values, checkpoints, metrics; with a tiny stage."""
+
+import json
+import os
+import signal
+import threading
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from flam_jax.checkpoints import CheckpointError, Checkpoints, finished_step, restore_parameters
+from flam_jax.training.metrics import read_metrics
+from flam_jax.training.signals import Preempted
+from flam_jax.training.trainer import NonFiniteError, train
+from tests.training.stand_in import TinyLoader, TinyStage, tiny_config
+
+
+def same(first: Any, second: Any) -> bool:
+    return jax.tree.all(jax.tree.map(lambda a, b: bool(np.array_equal(np.asarray(a), np.asarray(b))), first, second))
+
+
+def values(workdir: Path, stage: str = "tokenizer") -> list[tuple[int, dict[str, float]]]:
+    return [(entry["step"], entry["values"]) for entry in read_metrics(workdir, stage)]
+
+
+class StoppingLoader(TinyLoader):
+    """Acts at one batch: raises, or sends this process a signal."""
+
+    def __init__(self, at: int, number: int | None = None, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.at, self.number = at, number
+
+    def __next__(self) -> dict[str, np.ndarray]:
+        if self.position + 1 == self.at:
+            if self.number is None:
+                raise RuntimeError("killed")
+            os.kill(os.getpid(), self.number)
+        return super().__next__()
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
+    workdir = tmp_path_factory.mktemp("straight")
+    config = tiny_config(ema_decay=0.9, schedule="cosine", warmup_steps=3)
+    return workdir, train(TinyStage(), config, workdir, TinyLoader)
+
+
+@pytest.mark.parametrize("killed_at", [2, 7])
+def test_a_killed_run_ends_bit_identical(straight: Any, tmp_path: Path, killed_at: int) -> None:
+    config = tiny_config(ema_decay=0.9, schedule="cosine", warmup_steps=3)
+    with pytest.raises(RuntimeError, match="killed"):
+        train(TinyStage(), config, tmp_path, lambda: StoppingLoader(killed_at))
+    variables = train(TinyStage(), config, tmp_path, TinyLoader)
+    assert same(variables, straight[1])
+    assert values(tmp_path) == values(straight[0])
+    with Checkpoints(tmp_path / "tokenizer") as here, Checkpoints(straight[0] / "tokenizer") as there:
+        for name in ("loader", "step", "config"):
+            assert here.meta()[name] == there.meta()[name]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_the_same_call_goes_on(straight: Any, tmp_path: Path, number: int) -> None:
+    config = tiny_config(ema_decay=0.9, schedule="cosine", warmup_steps=3)
+    before = signal.getsignal(number)
+    with pytest.raises(Preempted, match="step 5"):
+        train(TinyStage(), config, tmp_path, lambda: StoppingLoader(6, number))
+    assert signal.getsignal(number) is before
+    with Checkpoints(tmp_path / "tokenizer") as checkpoints:
+        assert checkpoints.latest_step() == 5
+    stage = TinyStage()
+    assert same(train(stage, config, tmp_path, TinyLoader), straight[1])
+    assert values(tmp_path) == values(straight[0])
+    assert stage.evaluated == [6, 12]
+
+
+def test_a_signal_during_the_last_steps_ends_before_the_next_stage(tmp_path: Path) -> None:
+    class Stopped(TinyStage):
+        def evaluate(self, variables: Any, step: int, progress: float) -> Any:
+            os.kill(os.getpid(), signal.SIGTERM)
+            return {}, {}
+
+    with pytest.raises(Preempted, match="step 12"):
+        train(Stopped(), tiny_config(eval_every=12), tmp_path, TinyLoader)
+    assert finished_step(tmp_path / "tokenizer") == 12
+
+
+def test_trains_outside_the_main_thread(tmp_path: Path) -> None:
+    results: list[Any] = []
+    config = tiny_config(num_steps=2)
+    thread = threading.Thread(target=lambda: results.append(train(TinyStage(), config, tmp_path, TinyLoader)))
+    thread.start()
+    thread.join()
+    assert results
+
+
+def test_a_finished_stage_is_returned_without_a_loader(straight: Any) -> None:
+    workdir, variables = straight
+    config = tiny_config(ema_decay=0.9, schedule="cosine", warmup_steps=3)
+
+    def no_loader() -> TinyLoader:
+        raise AssertionError
+
+    before = (workdir / "metrics.jsonl").read_text()
+    assert same(train(TinyStage(), config, workdir, no_loader), variables)
+    assert (workdir / "metrics.jsonl").read_text() == before
+
+
+def test_the_mark_is_renewed_when_it_was_lost(tmp_path: Path) -> None:
+    train(TinyStage(), tiny_config(num_steps=2), tmp_path, TinyLoader)
+    (tmp_path / "tokenizer" / "finished.json").unlink()
+    train(TinyStage(), tiny_config(num_steps=2), tmp_path, TinyLoader)
+    assert finished_step(tmp_path / "tokenizer") == 2
+
+
+def test_more_steps_go_on_from_a_finished_stage(tmp_path: Path) -> None:
+    train(TinyStage(), tiny_config(num_steps=4), tmp_path, TinyLoader)
+    train(TinyStage(), tiny_config(num_steps=6), tmp_path, TinyLoader)
+    assert finished_step(tmp_path / "tokenizer") == 6
+    assert [step for step, _ in values(tmp_path)] == [2, 4, 4, 6, 6]
+
+
+def test_the_step_is_traced_once(tmp_path: Path) -> None:
+    stage = TinyStage()
+    train(stage, tiny_config(), tmp_path, TinyLoader)
+    assert stage.traces == 1
+
+
+def test_every_checkpoint_holds_the_values_of_its_step(tmp_path: Path) -> None:
+    # A step that runs while a checkpoint is written must not reach into it through donated buffers.
+    config = tiny_config(checkpoint_every=1, checkpoints_kept=12)
+    train(TinyStage(width=512), config, tmp_path, TinyLoader)
+    short = tmp_path / "short"
+    # Also a run of 12 steps, for the noise depends on the share of training done; it ends before step 6 is under way.
+    with pytest.raises(Preempted, match="step 5"):
+        train(TinyStage(width=512), tiny_config(), short, lambda: StoppingLoader(6, signal.SIGTERM))
+    with Checkpoints(tmp_path / "tokenizer") as there, Checkpoints(short / "tokenizer") as here:
+        assert same(here.parameters(step=5), there.parameters(step=5))
+        assert not same(there.parameters(step=5), there.parameters(step=6))
+
+
+def test_a_value_that_is_not_finite_stops_with_step_metric_and_records(tmp_path: Path) -> None:
+    config = tiny_config(num_steps=50, log_every=1000)
+    with pytest.raises(NonFiniteError) as caught:
+        train(TinyStage(), config, tmp_path, lambda: TinyLoader(bad_step=10))
+    message = str(caught.value)
+    assert "\n" not in message
+    assert "loss, grad_norm, param_norm not finite at step 10" in message
+    assert "record [36, 37, 38, 39]" in message
+    assert "last checkpoint is of step 8" in message
+    params = restore_parameters(tmp_path / "tokenizer")
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params))
+
+
+def test_a_bad_step_before_a_checkpoint_is_never_saved(tmp_path: Path) -> None:
+    with pytest.raises(NonFiniteError, match="step 8"):
+        train(TinyStage(), tiny_config(num_steps=50), tmp_path, lambda: TinyLoader(bad_step=8))
+    with Checkpoints(tmp_path / "tokenizer") as checkpoints:
+        assert checkpoints.latest_step() == 4
+
+
+def test_without_logging_there_are_still_checkpoints(tmp_path: Path) -> None:
+    config = tiny_config(log_every=1000, eval_every=1000, checkpoints_kept=2)
+    train(TinyStage(), config, tmp_path, TinyLoader)
+    with Checkpoints(tmp_path / "tokenizer") as checkpoints:
+        assert checkpoints.latest_step() == 12
+        with pytest.raises(CheckpointError, match="only 8, 12"):
+            checkpoints.meta(4)
+
+
+def test_another_configuration_is_refused_with_the_fields(tmp_path: Path) -> None:
+    train(TinyStage(), tiny_config(num_steps=2), tmp_path, TinyLoader)
+    config = tiny_config(num_steps=4, learning_rate=0.5, log_every=7)
+    config.tokenizer.channels = 16
+    with pytest.raises(CheckpointError) as caught:
+        train(TinyStage(), config, tmp_path, TinyLoader)
+    message = str(caught.value)
+    assert "config.tokenizer.channels was 128, now 16" in message
+    assert "config.tokenizer.training.learning_rate was 0.01, now 0.5" in message
+    assert "log_every" not in message
+    assert "num_steps" not in message
+    with pytest.raises(CheckpointError, match="num_steps was 2, now 1"):
+        train(TinyStage(), tiny_config(num_steps=1), tmp_path, TinyLoader)
+
+
+def test_the_folder_has_what_it_promises(straight: Any) -> None:
+    workdir = straight[0]
+    pictures = sorted(path.name for path in (workdir / "tokenizer" / "pictures").iterdir())
+    assert pictures == ["step_00000006_gray.png", "step_00000012_gray.png"]
+    assert list((workdir / "tensorboard" / "tokenizer").glob("events.*"))
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    train_lines = [line for line in lines if "speed" in line]
+    assert [line["step"] for line in train_lines] == [2, 4, 6, 8, 10, 12]
+    assert set(train_lines[0]["values"]) == {"loss", "grad_norm", "param_norm", "learning_rate", "error", "progress"}
+    assert [line["step"] for line in lines if "validation/norm" in line["values"]] == [6, 12]
+
+
+def test_warnings_are_shown_once_there_is_something_to_judge(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Warning(TinyStage):
+        def warnings(self, values: Any) -> list[str]:
+            return ["it has collapsed: feed it"] if "loss" in values else []
+
+    train(Warning(), tiny_config(log_every=1, eval_every=100), tmp_path, TinyLoader)
+    shown = [line for line in capsys.readouterr().out.splitlines() if "collapsed" in line]
+    assert shown[0] == "tokenizer warning at step 3: it has collapsed: feed it"
+    assert len(shown) == 10
+
+
+def test_a_stage_reads_what_it_froze(tmp_path: Path) -> None:
+    class Frozen(TinyStage):
+        frozen = {"offset": np.float32(3.0)}  # noqa: RUF012
+
+        def loss(self, params: Any, batch: Any, key: Any, progress: Any) -> Any:
+            loss, _ = super().loss(params, batch, key, progress)
+            return loss, {"offset": batch["frozen"]["offset"]}
+
+    train(Frozen(), tiny_config(num_steps=2), tmp_path, TinyLoader)
+    assert values(tmp_path)[0][1]["offset"] == 3.0
+
+
+def test_restoring_from_nothing_says_so(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="holds no checkpoint"):
+        restore_parameters(tmp_path / "tokenizer")
+    (tmp_path / "tokenizer" / "checkpoints").mkdir(parents=True)
+    with pytest.raises(CheckpointError, match="holds no checkpoint"):
+        restore_parameters(tmp_path / "tokenizer")
+
+
+def test_a_damaged_checkpoint_is_one_line(tmp_path: Path) -> None:
+    train(TinyStage(), tiny_config(num_steps=2), tmp_path, TinyLoader)
+    for file in (tmp_path / "tokenizer" / "checkpoints" / "2" / "params").rglob("*"):
+        if file.is_file():
+            file.write_bytes(b"")
+    with pytest.raises(CheckpointError) as caught:
+        restore_parameters(tmp_path / "tokenizer")
+    assert "checkpoint 2 cannot be read" in str(caught.value)
+    assert "\n" not in str(caught.value)
