@@ -71,6 +71,7 @@ class Factorizer(nn.Module):
         features: Float[Array, "b t h w c"],
         cache: list[KVCache] | None = None,
         sharpness: Float[Array, " b"] | None = None,
+        query_noise: Float[Array, "b k d"] | None = None,
     ) -> tuple[Factors, list[KVCache] | None]:
         """All frames at once; with `cache`, the frames that follow those in the cache.
 
@@ -78,6 +79,7 @@ class Factorizer(nn.Module):
           features: of the frames.
           cache: from `init_cache` or the last call.
           sharpness: factor on the attention logits per example; `attention_sharpness` unless given.
+          query_noise: added to the queries, the same in all frames and iterations of an example.
 
         Returns:
           Slots with their attention, and the new cache.
@@ -98,7 +100,10 @@ class Factorizer(nn.Module):
         for iteration in range(self.num_iterations):
             if iteration == self.num_iterations - 1 and iteration > 0:
                 slots = jax.lax.stop_gradient(slots) + (initial - jax.lax.stop_gradient(initial))
-            logits = jnp.einsum("btkd,btnd->btkn", self.query(self.slot_norm(slots)), keys)
+            queries = self.query(self.slot_norm(slots))
+            if query_noise is not None:
+                queries = queries + query_noise[:, None].astype(self.dtype)
+            logits = jnp.einsum("btkd,btnd->btkn", queries, keys)
             attention = jax.nn.softmax(logits.astype(jnp.float32) * scale, axis=2)
             readout = jnp.einsum("btkn,btnv->btkv", normalize_over_patches(attention).astype(self.dtype), values)
             slots, _ = self.update(slots, self.read(readout))

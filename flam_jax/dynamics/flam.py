@@ -96,6 +96,7 @@ class Flam(nn.Module):
         features: Float[Array, "b t h w c"],
         sharpness: Float[Array, " b"] | None = None,
         actions: Float[Array, "b t-1 k a"] | None = None,
+        query_noise: Float[Array, "b k d"] | None = None,
     ) -> FlamOutput:
         """Infers the actions between frames and predicts every frame but the first from the one before it.
 
@@ -103,6 +104,7 @@ class Flam(nn.Module):
           features: tokenizer features of at least two consecutive frames.
           sharpness: see `Factorizer`.
           actions: predict with these instead of the inferred ones.
+          query_noise: see `Factorizer`.
 
         Returns:
           All values of the pass. With an rng named `action` the actions are samples, else the means.
@@ -110,7 +112,8 @@ class Flam(nn.Module):
         Raises:
           ValueError: fewer than two frames.
         """
-        factors, _ = self.factorizer(features, None, sharpness)
+        _check_frames(features.shape[1])
+        factors, _ = self.factorizer(features, None, sharpness, query_noise)
         slots = factors.slots
         context, _ = self.context(slots[:, :-1])
         posterior = self._infer(slots, context)
@@ -132,6 +135,7 @@ class Flam(nn.Module):
         Raises:
           ValueError: fewer than two frames.
         """
+        _check_frames(slots.shape[1])
         return self._infer(slots, self.context(slots[:, :-1])[0])
 
     def predict_slots(
@@ -171,6 +175,9 @@ class Flam(nn.Module):
         return cache, StepOutput(factors.slots[:, 0], factors.attention[:, 0], next_slots[:, 0], next_features)
 
     def _infer(self, slots: Float[Array, "b t k d"], context: Float[Array, "b t-1 k d"]) -> ActionDistribution:
-        if slots.shape[1] < 2:
-            raise ValueError(f"latent actions lie between frames: expected at least 2 frames, got {slots.shape[1]}")
         return self.inverse_dynamics(slots[:, :-1], slots[:, 1:], context)
+
+
+def _check_frames(frames: int) -> None:
+    if frames < 2:
+        raise ValueError(f"latent actions lie between frames: expected at least 2 frames, got {frames}")

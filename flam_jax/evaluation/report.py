@@ -232,8 +232,8 @@ def _agents(result: dict[str, Any]) -> str:
         rows.append(["paper, FLAM", None, None, None, PAPER_PROBE, *([None] * (1 + len(wrong)))])
     note = (
         "Attention is normalised over the patches of each factor: the share of what an agent's factor reads that lies "
-        "on the agent's cell. Beside it the share of the cell that is this factor's. Factors and agents are matched one to one. A cell is wrong when it looks most like "
-        "another tile than the true one."
+        "on the agent's cell. Beside it the share of the cell that is this factor's. Factors and agents are matched "
+        "one to one. A cell is wrong when it looks most like another tile than the true one."
     )
     return f"<section><h2>Agents</h2><p>{note}</p>{table(head, rows)}</section>"
 
