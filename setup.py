@@ -13,8 +13,9 @@ EXTRAS = {
 EXTRAS["test"] = [
     *EXTRAS["multigrid"],
     *EXTRAS["procgen"],
+    # Pyright with everything that it needs in its wheels: plain pyright downloads itself when it first runs.
+    "basedpyright>=1.29",
     "beartype>=0.20",
-    "pyright>=1.1.400",
     "pytest>=8.3",
     "pytest-xdist>=3.6",
     "ruff>=0.9",

@@ -1,19 +1,18 @@
-"""MultiGrid: several agents that turn and walk at once on an 8x8 grid (paper: MultiGrid, 128x128, K = number of agents).
+"""MultiGrid: several agents that turn and walk at once on an 8x8 grid (paper: 128x128, K = number of agents).
 
     python -m flam_jax.main --config=experiments/multigrid.py:cpu --workdir=runs/multigrid
 
 Arguments, comma-separated: a variant (4agents, 2agents, 8agents, 16agents; correlated: two of four agents always act
-alike) and a preset (none: the paper's setting; cpu: a real result on 2 cores in minutes; debug: everything in a minute).
+alike) and a preset (none: the paper's setting; cpu: a real result on 2 cores in minutes; debug: everything in a
+minute).
 """
 
-from ml_collections import ConfigDict
-
-from flam_jax.config import default_config, parse_arguments
+from flam_jax.config import Config, default_config, parse_arguments
 
 VARIANTS = ("4agents", "2agents", "8agents", "16agents", "correlated")
 
 
-def get_config(arguments: str = "") -> ConfigDict:
+def get_config(arguments: str = "") -> Config:
     variant, preset = parse_arguments(arguments, VARIANTS)
     config = default_config()
     config.data.name = "multigrid"
@@ -29,22 +28,41 @@ def get_config(arguments: str = "") -> ConfigDict:
     return config
 
 
-def _cpu(config: ConfigDict) -> None:
+def _cpu(config: Config) -> None:
     config.data.frame_size = 64
     config.data.num_frames = 40_000
     tokenizer, dynamics, evaluation = config.tokenizer, config.dynamics, config.evaluation
     tokenizer.encoder = tokenizer.decoder = "patch"
     tokenizer.channels = 128
-    tokenizer.training.update(num_steps=2_000, batch_size=16, window=4, learning_rate=1e-3, schedule="cosine", log_every=50, eval_every=500, checkpoint_every=500)
-    # More factors than agents: the walls and the floor take a slot each.
-    dynamics.num_factors += 2
+    tokenizer.training.update(
+        num_steps=2_000,
+        batch_size=16,
+        window=4,
+        learning_rate=1e-3,
+        schedule="cosine",
+        log_every=50,
+        eval_every=500,
+        checkpoint_every=500,
+    )
+    # More factors than agents: walls and floor take a slot each, and spare ones let the others sort themselves out.
+    dynamics.num_factors += 4
     dynamics.total_action_dim = 8 * dynamics.num_factors
     dynamics.update(model_dim=64, num_heads=4, history=4, prediction_steps=1, kl_weight_final=5e-3)
-    dynamics.training.update(num_steps=5_000, batch_size=16, window=4, learning_rate=1.5e-3, schedule="cosine", warmup_steps=200, log_every=50, eval_every=1_000, checkpoint_every=1_000)
+    dynamics.training.update(
+        num_steps=6_000,
+        batch_size=16,
+        window=4,
+        learning_rate=1.5e-3,
+        schedule="cosine",
+        warmup_steps=200,
+        log_every=50,
+        eval_every=1_000,
+        checkpoint_every=1_000,
+    )
     evaluation.update(context=4, num_clips=100, probe_clips=100)
 
 
-def _debug(config: ConfigDict) -> None:
+def _debug(config: Config) -> None:
     config.data.num_frames = 640
     config.data.clip_length = 16
     config.tokenizer.channels = 16

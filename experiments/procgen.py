@@ -1,4 +1,4 @@
-"""Procgen games without backgrounds: a player and many others that move by themselves (paper: Procgen, 224x224, K = 16).
+"""Procgen games without backgrounds: a player and many others that move by themselves (paper: 224x224, K = 16).
 
     python -m flam_jax.main --config=experiments/procgen.py:bigfish,cpu --workdir=runs/bigfish
 
@@ -6,14 +6,12 @@ Arguments, comma-separated: a game (bigfish, leaper, starpilot) and a preset (no
 result on 2 cores in minutes; debug: everything in a minute).
 """
 
-from ml_collections import ConfigDict
-
-from flam_jax.config import default_config, parse_arguments
+from flam_jax.config import Config, default_config, parse_arguments
 
 GAMES = ("bigfish", "leaper", "starpilot")
 
 
-def get_config(arguments: str = "") -> ConfigDict:
+def get_config(arguments: str = "") -> Config:
     game, preset = parse_arguments(arguments, GAMES)
     config = default_config()
     config.data.name = "procgen"
@@ -28,18 +26,45 @@ def get_config(arguments: str = "") -> ConfigDict:
     return config
 
 
-def _cpu(config: ConfigDict) -> None:
+def _cpu(config: Config) -> None:
     config.data.frame_size = 64
     config.data.num_frames = 40_000
     tokenizer, dynamics, evaluation = config.tokenizer, config.dynamics, config.evaluation
     tokenizer.update(encoder="patch", decoder="cnn", channels=64)
-    tokenizer.training.update(num_steps=2_000, batch_size=16, window=4, learning_rate=1e-3, schedule="cosine", log_every=50, eval_every=500, checkpoint_every=500)
-    dynamics.update(model_dim=64, num_heads=4, history=4, prediction_steps=1, num_factors=8, total_action_dim=64, kl_weight_final=5e-3)
-    dynamics.training.update(num_steps=5_000, batch_size=16, window=4, learning_rate=1.5e-3, schedule="cosine", warmup_steps=200, log_every=50, eval_every=1_000, checkpoint_every=1_000)
+    tokenizer.training.update(
+        num_steps=2_000,
+        batch_size=16,
+        window=4,
+        learning_rate=1e-3,
+        schedule="cosine",
+        log_every=50,
+        eval_every=500,
+        checkpoint_every=500,
+    )
+    dynamics.update(
+        model_dim=64,
+        num_heads=4,
+        history=4,
+        prediction_steps=1,
+        num_factors=8,
+        total_action_dim=64,
+        kl_weight_final=5e-3,
+    )
+    dynamics.training.update(
+        num_steps=5_000,
+        batch_size=16,
+        window=4,
+        learning_rate=1.5e-3,
+        schedule="cosine",
+        warmup_steps=200,
+        log_every=50,
+        eval_every=1_000,
+        checkpoint_every=1_000,
+    )
     evaluation.update(context=4, num_clips=100, probe_clips=100)
 
 
-def _debug(config: ConfigDict) -> None:
+def _debug(config: Config) -> None:
     config.data.num_frames = 640
     config.data.clip_length = 16
     config.tokenizer.channels = 16

@@ -89,12 +89,16 @@ def default_config() -> Config:
                 history=5,  # frames that temporal attention sees, the current one included
                 num_iterations=3,  # of slot attention
                 attention_sharpness=4.0,  # multiplies the logits of slot attention
-                sharpness_warmup=0.6,  # share of training in which the sharpness grows from a quarter to its full value
-                sharpness_jitter=0.5,  # during that time: log-normal noise per example (standard deviation)
+                # How slots compete at the start of training (`Competition` in dynamics/factorizer.py); the sharpness
+                # grows from a quarter, the rest falls to nothing.
+                competition_warmup=0.6,  # share of training that this takes
+                sharpness_jitter=0.5,  # log-normal noise of the sharpness, per example (standard deviation)
+                query_noise=0.3,  # noise of the slots' queries, per example (standard deviation)
+                rarity=1.0,  # exponent: 1 lets every content of a frame count alike, 0 every patch
                 position_in_keys=False,  # let slots compete for places as well as for contents
                 kl_weight=2e-4,  # beta, on summed squared error and summed KL
                 kl_weight_final=2e-4,  # beta is annealed geometrically to this value
-                kl_anneal_start=0.5,  # share of training at which annealing starts; it ends at 1
+                kl_anneal_start=0.3,  # share of training at which annealing starts; it ends at 1
                 prediction_steps=5,
                 quantize_predictions=True,  # before predicted features are fed back or decoded
                 cache_codes=False,  # train from codes computed once instead of from frames
@@ -150,7 +154,8 @@ _BOUNDS: dict[str, tuple[float, float]] = {
     "dynamics.history": (1, 1024),
     "dynamics.num_iterations": (1, 16),
     "dynamics.attention_sharpness": (1e-3, 1e3),
-    "dynamics.sharpness_warmup": (0, 1),
+    "dynamics.competition_warmup": (0, 1),
+    "dynamics.rarity": (0, 2),
     "dynamics.kl_anneal_start": (0, 1),
     "dynamics.prediction_steps": (1, 64),
     "training.batch_size": (1, 1_000_000),

@@ -1,7 +1,33 @@
-"""Test runs compile hundreds of small programs once each: the compiler's optimizations cost more than they save."""
+"""What all tests share: a quick compiler, and one run of the main job."""
 
+import fcntl
 import os
+from pathlib import Path
 
+import pytest
+
+# Test runs compile hundreds of small programs once each: the compiler's optimizations cost more than they save.
 _QUICK_COMPILE = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_QUICK_COMPILE}".strip()
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+
+@pytest.fixture(scope="session")
+def debug_run(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """A folder in which the README's first command has been run, in the debug preset: `runs/multigrid` lies there.
+
+    Run once for all processes of a test session. Tests that use it belong to the group `debug_run`, so that no process
+    waits for another.
+    """
+    from tests import readme
+
+    root = tmp_path_factory.getbasetemp()
+    root = root if worker_id == "master" else root.parent
+    folder = root / "debug_run"
+    with (root / "debug_run.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "output.txt").exists():
+            readme.prepare(folder)
+            (command,) = readme.runnable(readme.commands()[0])
+            (folder / "output.txt").write_text(readme.run(command, folder).stdout)
+    return folder

@@ -12,6 +12,7 @@ import pytest
 from flam_jax import main as launcher
 from flam_jax.command_line import parse_arguments
 from flam_jax.config import ConfigError
+from tests import readme
 
 ROOT = Path(__file__).parents[1]
 DEBUG = "--config=experiments/multigrid.py:debug"
@@ -130,28 +131,17 @@ def test_a_run_that_is_asked_to_end_says_so_in_its_status(tmp_path: Path) -> Non
     assert list((tmp_path / "run" / "tokenizer" / "checkpoints").iterdir())
 
 
-def test_the_whole_path_and_the_same_command_again(tmp_path: Path) -> None:
+@pytest.mark.xdist_group("debug_run")
+def test_the_whole_path_and_the_same_command_again(debug_run: Path) -> None:
     """The debug preset from nothing to the report; a second start finds everything done."""
-    command = [sys.executable, "-m", "flam_jax.main", DEBUG, f"--workdir={tmp_path / 'run'}"]
-    command += [f"--config.data.path={tmp_path / 'data'}"]
-    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
-    for attempt in ("first", "second"):
-        done = subprocess.run(
-            command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600, check=False
-        )
-        assert done.returncode == 0, done.stderr
-        assert "Traceback" not in done.stderr
-        assert ("dynamics finished before: 6 steps" in done.stdout) == (attempt == "second")
+    assert "finished before" not in (debug_run / "output.txt").read_text()
     for name in ("config.json", "metrics.jsonl", "evaluation.json", "report.html", "tensorboard", "dynamics/pictures"):
-        assert (tmp_path / "run" / name).exists(), name
-    refused = subprocess.run(
-        [*command, "--config.tokenizer.channels=8"],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+        assert (debug_run / "runs" / "multigrid" / name).exists(), name
+    command = [sys.executable, "-m", "flam_jax.main", DEBUG, "--workdir=runs/multigrid"]
+    output = readme.run(command, debug_run).stdout
+    assert "tokenizer finished before: 6 steps" in output
+    assert "dynamics finished before: 6 steps" in output
+    refused = readme.run([*command, "--config.tokenizer.channels=8"], debug_run, check=False)
     assert refused.returncode == 1
     assert refused.stderr.count("\n") == 1
     assert "config.tokenizer.channels was 16, now 8" in refused.stderr

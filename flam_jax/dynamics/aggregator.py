@@ -13,9 +13,9 @@ from flam_jax.dynamics.factorizer import position_codes
 class SlotCrossAttention(nn.Module):
     """Patches read predicted slots.
 
-    A learned null slot lets a patch read nothing. Every slot scores rows and columns, and the scores of a patch's row and
-    column are added to its logits: a slot can call the patch that its entity is about to enter, which no query made of
-    the patch's current content could know.
+    A learned null slot lets a patch read nothing. Every slot scores rows and columns, and the scores of a patch's row
+    and column are added to its logits: a slot can call the patch that its entity is about to enter, which no query made
+    of the patch's current content could know.
     """
 
     num_heads: int

@@ -13,9 +13,11 @@ from jaxtyping import Array, Float
 
 from flam_jax.dynamics.attention import KVCache, Mlp, TemporalAttention, empty_cache
 
-# Added to every attention weight before the weights of a slot are normalized over the patches: a slot that wins no patch
-# would otherwise divide zero by zero.
+# Added to every attention weight before the weights of a slot are normalized over the patches: a slot that wins no
+# patch would otherwise divide zero by zero.
 ATTENTION_FLOOR = 1e-6
+# Features nearer than this look alike. Levels of a channel are farther apart than that up to 8 levels.
+LOOK_ALIKE_WIDTH = 0.25
 
 
 @flax.struct.dataclass
@@ -26,11 +28,39 @@ class Factors:
     attention: Float[Array, "b t k h w"]  # sums to 1 over k
 
 
+@flax.struct.dataclass
+class Competition:
+    """How slots compete for patches. Training anneals it; inference has full sharpness and nothing of the rest.
+
+    Slot attention has many stable ways to share out contents in which an entity stays with the background. It is
+    started soft, with noise, and with a fair vote for rare contents, so that it can still change its mind.
+
+    Attributes:
+      sharpness: factor on the attention logits.
+      query_noise: added to the queries, the same in all frames and iterations of an example.
+      rarity: exponent. At 1 every content of a frame counts alike in a slot's read-out however many patches show it,
+        at 0, or without it, every patch does. An entity of one patch is otherwise drowned by a background of fifty, and
+        so is the gradient that would part them.
+    """
+
+    sharpness: Float[Array, " b"]
+    query_noise: Float[Array, "b k d"]
+    rarity: Float[Array, " b"] | None = None
+
+
+def look_alikes(features: Float[Array, "b t h w c"]) -> Float[Array, "b t h w"]:
+    """For every patch, how many patches of its frame look like it, itself included (a soft count, at least 1)."""
+    b, t, h, w, c = features.shape
+    x = jax.lax.stop_gradient(features).reshape(b, t, h * w, c)
+    distance = jnp.square(x[..., :, None, :] - x[..., None, :, :]).sum(axis=-1)
+    return jnp.exp(-distance / (2 * LOOK_ALIKE_WIDTH**2)).sum(axis=-1).reshape(b, t, h, w)
+
+
 class Factorizer(nn.Module):
     """Iterated slot attention with causal temporal attention.
 
-    Keys say what a patch holds; where it lies is in the values only, as row and column codes beside the contents. A slot
-    therefore follows a content wherever it goes, and the place can be read from it. `position_in_keys` lets slots
+    Keys say what a patch holds; where it lies is in the values only, as row and column codes beside the contents. A
+    slot therefore follows a content wherever it goes, and the place can be read from it. `position_in_keys` lets slots
     compete for places too, which scenes with many look-alikes need.
 
     The last iteration alone is differentiated (implicit slot attention, Chang et al. 2022), the learned initial slots
@@ -70,16 +100,14 @@ class Factorizer(nn.Module):
         self,
         features: Float[Array, "b t h w c"],
         cache: list[KVCache] | None = None,
-        sharpness: Float[Array, " b"] | None = None,
-        query_noise: Float[Array, "b k d"] | None = None,
+        competition: Competition | None = None,
     ) -> tuple[Factors, list[KVCache] | None]:
         """All frames at once; with `cache`, the frames that follow those in the cache.
 
         Args:
           features: of the frames.
           cache: from `init_cache` or the last call.
-          sharpness: factor on the attention logits per example; `attention_sharpness` unless given.
-          query_noise: added to the queries, the same in all frames and iterations of an example.
+          competition: how slots compete, as annealed in training; by default `attention_sharpness` without noise.
 
         Returns:
           Slots with their attention, and the new cache.
@@ -90,8 +118,12 @@ class Factorizer(nn.Module):
         content = self.content_norm(self.content(features.astype(self.dtype))).reshape(b, t, h * w, -1)
         keys = self.key(jnp.concatenate([content, position], axis=-1) if self.position_in_keys else content)
         values = jnp.concatenate([content, position], axis=-1)
-        scale = jnp.full((b,), self.attention_sharpness) if sharpness is None else sharpness
-        scale = (scale / self.slot_dim**0.5)[:, None, None, None]
+        sharpness = jnp.full((b,), self.attention_sharpness) if competition is None else competition.sharpness
+        scale = (sharpness / self.slot_dim**0.5)[:, None, None, None]
+        weight = None
+        if competition is not None and competition.rarity is not None:
+            count = look_alikes(features).reshape(b, t, 1, h * w)
+            weight = count ** -competition.rarity[:, None, None, None]
 
         initial = self.initial_slots.astype(self.dtype)
         slots = jnp.broadcast_to(initial, (b, t, *initial.shape))
@@ -101,11 +133,12 @@ class Factorizer(nn.Module):
             if iteration == self.num_iterations - 1 and iteration > 0:
                 slots = jax.lax.stop_gradient(slots) + (initial - jax.lax.stop_gradient(initial))
             queries = self.query(self.slot_norm(slots))
-            if query_noise is not None:
-                queries = queries + query_noise[:, None].astype(self.dtype)
+            if competition is not None:
+                queries = queries + competition.query_noise[:, None].astype(self.dtype)
             logits = jnp.einsum("btkd,btnd->btkn", queries, keys)
             attention = jax.nn.softmax(logits.astype(jnp.float32) * scale, axis=2)
-            readout = jnp.einsum("btkn,btnv->btkv", normalize_over_patches(attention).astype(self.dtype), values)
+            read = normalize_over_patches(attention if weight is None else attention * weight)
+            readout = jnp.einsum("btkn,btnv->btkv", read.astype(self.dtype), values)
             slots, _ = self.update(slots, self.read(readout))
             past, layer_cache = self.time(
                 self.time_norm(slots).swapaxes(1, 2), None if cache is None else cache[iteration]
@@ -113,7 +146,8 @@ class Factorizer(nn.Module):
             new_cache.append(layer_cache)
             slots = slots + past.swapaxes(1, 2)
             slots = slots + self.mlp(self.mlp_norm(slots))
-        assert attention is not None and readout is not None
+        assert attention is not None
+        assert readout is not None
         # A straight road from the last read-out: the place of an entity must not get lost in the gates above.
         slots = slots + self.read_last(readout)
         return Factors(slots, attention.reshape(b, t, -1, h, w)), None if cache is None else new_cache

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from flam_jax.dynamics.aggregator import Aggregator
 from flam_jax.dynamics.attention import empty_cache
-from flam_jax.dynamics.factorizer import Factorizer, Factors
+from flam_jax.dynamics.factorizer import Competition, Factorizer, Factors
 from flam_jax.dynamics.forward import ForwardDynamics
 from flam_jax.dynamics.inverse import ActionDistribution, InverseDynamics
 from flam_jax.dynamics.streams import ContextStream, over_factors
@@ -72,7 +72,7 @@ class Flam(nn.Module):
     dtype: DTypeLike = jnp.float32
 
     def setup(self):
-        block = dict(num_blocks=self.num_blocks, num_heads=self.num_heads, dtype=self.dtype)
+        block: dict[str, Any] = dict(num_blocks=self.num_blocks, num_heads=self.num_heads, dtype=self.dtype)
         self.factorizer = Factorizer(
             num_factors=self.num_factors,
             slot_dim=self.model_dim,
@@ -94,17 +94,15 @@ class Flam(nn.Module):
     def __call__(
         self,
         features: Float[Array, "b t h w c"],
-        sharpness: Float[Array, " b"] | None = None,
+        competition: Competition | None = None,
         actions: Float[Array, "b t-1 k a"] | None = None,
-        query_noise: Float[Array, "b k d"] | None = None,
     ) -> FlamOutput:
         """Infers the actions between frames and predicts every frame but the first from the one before it.
 
         Args:
           features: tokenizer features of at least two consecutive frames.
-          sharpness: see `Factorizer`.
+          competition: see `Factorizer`.
           actions: predict with these instead of the inferred ones.
-          query_noise: see `Factorizer`.
 
         Returns:
           All values of the pass. With an rng named `action` the actions are samples, else the means.
@@ -113,7 +111,7 @@ class Flam(nn.Module):
           ValueError: fewer than two frames.
         """
         _check_frames(features.shape[1])
-        factors, _ = self.factorizer(features, None, sharpness, query_noise)
+        factors, _ = self.factorizer(features, None, competition)
         slots = factors.slots
         context, _ = self.context(slots[:, :-1])
         posterior = self._infer(slots, context)

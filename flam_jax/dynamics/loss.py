@@ -5,6 +5,7 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from flam_jax.dynamics.factorizer import Competition
 from flam_jax.dynamics.flam import Flam, FlamOutput
 from flam_jax.tokenizer import fsq
 
@@ -18,8 +19,7 @@ def dynamics_loss(
     kl_weight: Float[Array, ""] | float,
     prediction_steps: int,
     levels: tuple[int, ...] | None,
-    sharpness: Float[Array, " b"] | None = None,
-    query_noise: Float[Array, "b k d"] | None = None,
+    competition: Competition | None = None,
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]], FlamOutput]:
     """Squared error of predicted features and KL of the latent actions.
 
@@ -37,20 +37,19 @@ def dynamics_loss(
       kl_weight: β.
       prediction_steps: passes, less than t.
       levels: quantize predictions to these levels before they are fed back; None feeds them back as they are.
-      sharpness: see `Factorizer`.
-      query_noise: see `Factorizer`.
+      competition: see `Factorizer`.
 
     Returns:
       The loss, its parts, and the output of the first pass.
     """
-    output = model.apply(variables, features, sharpness, None, query_noise, rngs={"action": key})
+    output = model.apply(variables, features, competition, rngs={"action": key})
     assert isinstance(output, FlamOutput)
     errors = [_squared_error(output.next_features, features[:, 1:])]
     predicted = output.next_features
     for step in range(1, prediction_steps):
         fed = predicted if levels is None else fsq.quantize(predicted, levels)
         inputs = jnp.concatenate([features[:, :step], fed[:, step - 1 :]], axis=1)
-        again = model.apply(variables, inputs, sharpness, output.actions, query_noise)
+        again = model.apply(variables, inputs, competition, output.actions)
         assert isinstance(again, FlamOutput)
         predicted = again.next_features
         errors.append(_squared_error(predicted[:, step:], features[:, step + 1 :]))

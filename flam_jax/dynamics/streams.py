@@ -74,8 +74,8 @@ def over_factors(module: type[nn.Module], in_axes: tuple[int | None, ...], out_a
     """
     return nn.vmap(
         module,
-        in_axes=in_axes,
-        out_axes=out_axes,
+        in_axes=in_axes,  # type: ignore  # flax takes tuples too
+        out_axes=out_axes,  # type: ignore
         variable_axes={"params": None},  # shared
         split_rngs={"params": False},
     )

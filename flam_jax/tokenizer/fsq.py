@@ -1,7 +1,7 @@
 """Finite scalar quantization (Mentzer et al. 2023): every feature channel is rounded to a few fixed levels.
 
-The levels of a channel lie evenly in [-1, 1]. A code is the mixed-radix number of the level indices, the first channel the
-least significant digit, so features and codes are two names of the same thing.
+The levels of a channel lie evenly in [-1, 1]. A code is the mixed-radix number of the level indices, the first channel
+the least significant digit, so features and codes are two names of the same thing.
 """
 
 import math

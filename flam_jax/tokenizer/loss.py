@@ -34,8 +34,8 @@ def tokenizer_loss(
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
     """Weighted reconstruction loss.
 
-    Plain squared error is nearly satisfied by the background, which is most of the pixels; everything that acts is in the
-    rest. Pixels that change within the window therefore weigh `1 + change_weight` times as much.
+    Plain squared error is nearly satisfied by the background, which is most of the pixels; everything that acts is in
+    the rest. Pixels that change within the window therefore weigh `1 + change_weight` times as much.
 
     Args:
       output: of the tokenizer on `frames`.
@@ -87,9 +87,9 @@ def tokenizer_metrics(
     """Figures that tell whether the tokenizer is fit for the dynamics.
 
     Returns:
-      psnr: mean over frames, dB. psnr_moving: the same over the pixels that change within the window. codes_used: number
-      of different codes in the batch. code_perplexity. code_jitter: share of the patches without any changed pixel whose
-      code changes from a frame to the next; the dynamics would have to predict that noise.
+      psnr: mean over frames, dB. psnr_moving: the same over the pixels that change within the window. codes_used:
+      number of different codes in the batch. code_perplexity. code_jitter: share of the patches without any changed
+      pixel whose code changes from a frame to the next; the dynamics would have to predict that noise.
     """
     squared = jnp.square(output.reconstruction.clip(0.0, 1.0) - frames)
     moving = moving_pixels(frames)

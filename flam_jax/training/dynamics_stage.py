@@ -10,6 +10,7 @@ import numpy as np
 
 from flam_jax.build import build_dynamics, build_tokenizer
 from flam_jax.config import Config
+from flam_jax.dynamics.factorizer import Competition
 from flam_jax.dynamics.flam import FlamOutput
 from flam_jax.dynamics.loss import dynamics_loss
 from flam_jax.training.codes import encode_records
@@ -64,9 +65,9 @@ class DynamicsStage:
         features = self._features(batch)
         noise_key, action_key = jax.random.split(key)
         kl_weight = self.kl_weight(progress)
-        sharpness = self.sharpness(progress, noise_key, features.shape[0])
-        loss, metrics, _ = self._dynamics_loss(params, features, action_key, kl_weight, sharpness)
-        return loss, {**metrics, "kl_weight": kl_weight, "sharpness": sharpness.mean()}
+        competition = self.competition(progress, noise_key, features.shape[0])
+        loss, metrics, _ = self._dynamics_loss(params, features, action_key, kl_weight, competition)
+        return loss, {**metrics, "kl_weight": kl_weight, "sharpness": competition.sharpness.mean()}
 
     def kl_weight(self, progress: jax.Array | float) -> jax.Array:
         """β at a share of training: constant, then geometrically (linearly, where one end is 0) to its final value."""
@@ -76,16 +77,20 @@ class DynamicsStage:
             return first * (last / first) ** share
         return first + (last - first) * share
 
-    def sharpness(self, progress: jax.Array | float, key: jax.Array, batch: int) -> jax.Array:
-        """Factor on the logits of slot attention, f32[b]: grows geometrically, with noise while it does."""
-        full, warm_up, jitter = (
-            self.fields.attention_sharpness,
-            self.fields.sharpness_warmup,
-            self.fields.sharpness_jitter,
-        )
-        share = jnp.clip(progress / max(warm_up, 1e-6), 0, 1)
-        noise = jnp.where(share < 1, jitter, 0.0) * jax.random.normal(key, (batch,))
-        return full * FIRST_SHARPNESS ** (1 - share) * jnp.exp(noise)
+    def competition(self, progress: jax.Array | float, key: jax.Array, batch: int) -> Competition:
+        """How the slots of `batch` examples compete at a share of training.
+
+        The sharpness grows geometrically, with noise while it does; the noise of the queries and the fair vote of rare
+        contents fall linearly.
+        """
+        fields = self.fields
+        share = jnp.clip(progress / max(fields.competition_warmup, 1e-6), 0, 1)
+        jitter_key, query_key = jax.random.split(key)
+        jitter = jnp.where(share < 1, fields.sharpness_jitter, 0.0) * jax.random.normal(jitter_key, (batch,))
+        sharpness = fields.attention_sharpness * FIRST_SHARPNESS ** (1 - share) * jnp.exp(jitter)
+        noise = jax.random.normal(query_key, (batch, fields.num_factors, fields.model_dim))
+        rarity = jnp.full((batch,), fields.rarity * (1 - share)) if fields.rarity > 0 else None
+        return Competition(sharpness, fields.query_noise * (1 - share) * noise, rarity)
 
     def evaluate(
         self, variables: Mapping[str, Any], step: int, progress: float
@@ -116,7 +121,7 @@ class DynamicsStage:
         features = self.tokenizer.apply(frozen, to_float(batch["frames"]), method="encode")
         return jax.lax.stop_gradient(features)  # type: ignore
 
-    def _dynamics_loss(self, params: Any, features: Any, key: Any, kl_weight: Any, sharpness: Any) -> Any:
+    def _dynamics_loss(self, params: Any, features: Any, key: Any, kl_weight: Any, competition: Any) -> Any:
         return dynamics_loss(
             self.module,
             {"params": params},
@@ -125,7 +130,7 @@ class DynamicsStage:
             kl_weight=kl_weight,
             prediction_steps=self.fields.prediction_steps,
             levels=tuple(self.tokenizer.levels) if self.fields.quantize_predictions else None,
-            sharpness=sharpness,
+            competition=competition,
         )
 
     @functools.cached_property
@@ -137,8 +142,7 @@ class DynamicsStage:
     def _judge(self, params: Any, frozen: Any, frames: jax.Array, progress: jax.Array) -> Any:
         """Values of one validation batch, its latent actions and the next positions of the slots."""
         features = self._features({"frames": frames, "frozen": frozen})
-        full = jnp.full(features.shape[:1], self.fields.attention_sharpness)
-        loss, metrics, _ = self._dynamics_loss(params, features, jax.random.key(0), self.kl_weight(progress), full)
+        loss, metrics, _ = self._dynamics_loss(params, features, jax.random.key(0), self.kl_weight(progress), None)
         output = self.module.apply({"params": params}, features)
         assert isinstance(output, FlamOutput)
         shuffled = jnp.roll(output.action_mean, 1, axis=0)

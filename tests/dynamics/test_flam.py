@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from flam_jax.dynamics.factorizer import Competition, look_alikes
 from flam_jax.dynamics.flam import FlamOutput
 from flam_jax.dynamics.forward import ForwardDynamics
 from flam_jax.dynamics.inverse import InverseDynamics
@@ -206,3 +207,27 @@ def test_bfloat16_is_close_to_float32():
         assert float(jnp.linalg.norm(a - b) / jnp.linalg.norm(a)) < 0.03, name
     assert all(x.dtype == jnp.float32 for x in jax.tree.leaves(variables))
     assert rough.next_features.dtype == jnp.float32
+
+
+def competition(features, k, d, **changes):
+    """Full sharpness without annealing, but for `changes`."""
+    b = features.shape[0]
+    fields = dict(sharpness=jnp.full(b, 4.0), query_noise=jnp.zeros((b, k, d)), rarity=jnp.zeros(b))
+    return Competition(**(fields | changes))
+
+
+def test_competition_without_annealing_changes_nothing(sized):
+    model, variables, features = sized
+    k, d = model.num_factors, model.model_dim
+    out = apply(model, variables, features)
+    assert max_difference(apply(model, variables, features, competition(features, k, d)), out) < 1e-4
+    b = features.shape[0]
+    noise = jax.random.normal(jax.random.key(0), (b, k, d))
+    for change in ({"sharpness": jnp.full(b, 1.0)}, {"query_noise": noise}, {"rarity": jnp.ones(b)}):
+        annealed = apply(model, variables, features, competition(features, k, d, **change))
+        assert max_difference(annealed.slots, out.slots) > 1e-3, change
+
+
+def test_look_alikes_are_counted():
+    features = jnp.zeros((1, 1, 2, 3, 2)).at[0, 0, 0, 1].set(1.0)  # one patch unlike the five others
+    assert jnp.allclose(look_alikes(features), jnp.asarray([[[[5, 1, 5], [5, 5, 5]]]]), atol=1e-3)

@@ -1,0 +1,358 @@
+"""Every experiment that is shipped loads and trains, and every field of a configuration does what its name says."""
+
+import copy
+import functools
+import itertools
+import re
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from flam_jax.build import build_dynamics, build_tokenizer
+from flam_jax.config import Config, field_names, get_field, load_config, override, validate
+from flam_jax.training.dynamics_stage import DynamicsStage
+from flam_jax.training.state import TrainState, learning_rate, make_optimizer, new_state
+from flam_jax.training.step import init_state, train_step
+from flam_jax.training.tokenizer_stage import TokenizerStage
+from tests.tiny import BoardDataset, tiny_config
+from tests.training.stand_in import TinyLoader, TinyStage
+from tests.training.stand_in import tiny_config as run_config
+
+EXPERIMENTS = {
+    "multigrid": ("", "4agents", "2agents", "8agents", "16agents", "correlated"),
+    "procgen": ("", "bigfish", "leaper", "starpilot"),
+}
+PRESETS = ("", "cpu", "debug")
+STAGES = ("tokenizer", "dynamics")
+FOLDER = Path(__file__).parents[1] / "experiments"
+
+
+def load(name: str, variant: str, preset: str) -> Config:
+    return load_config(FOLDER / f"{name}.py", ",".join(filter(None, (variant, preset))))
+
+
+def test_the_table_above_is_complete() -> None:
+    assert {file.stem for file in FOLDER.glob("*.py")} == set(EXPERIMENTS)
+    for name, variants in EXPERIMENTS.items():
+        with pytest.raises(ValueError, match="config argument 'x'") as error:
+            load(name, "x", "")
+        known = re.search(r"at most one of (.*) and at most one of (.*)", str(error.value))
+        assert known is not None
+        assert set(known[1].split(", ")) == set(variants) - {""}
+        assert set(known[2].split(", ")) == set(PRESETS) - {""}
+
+
+@pytest.mark.parametrize(
+    ("name", "variant", "preset"),
+    [(name, *words) for name, variants in EXPERIMENTS.items() for words in itertools.product(variants, PRESETS)],
+)
+def test_every_variant_in_every_preset_is_valid_and_its_models_fit_together(
+    name: str, variant: str, preset: str
+) -> None:
+    """At full size, by shapes alone: what the tokenizer makes goes through the dynamics and back."""
+    config = load(name, variant, preset)
+    validate(config)
+    size, window = config.data.frame_size, 2
+    tokenizer, dynamics = build_tokenizer(config), build_dynamics(config)
+
+    def through(key: jax.Array, frames: jax.Array) -> Any:
+        features, _ = tokenizer.init_with_output(key, frames, method="encode")
+        output, _ = dynamics.init_with_output(key, features)
+        decoded, _ = tokenizer.init_with_output(key, output.next_features, method="decode")
+        return output.actions, output.attention, decoded
+
+    frames = jax.ShapeDtypeStruct((1, window, size, size, 3), jnp.float32)
+    actions, attention, decoded = jax.eval_shape(through, jax.eval_shape(lambda: jax.random.key(0)), frames)
+    factors, grid = config.dynamics.num_factors, size // config.tokenizer.patch_size
+    assert actions.shape == (1, window - 1, factors, config.dynamics.total_action_dim // factors)
+    assert attention.shape == (1, window, factors, grid, grid)
+    assert decoded.shape == (1, window - 1, size, size, 3)
+
+
+def filled(shapes: Any) -> Any:
+    """Small random numbers in the shapes of parameters: compiling their initialization would take longer."""
+    rng = np.random.default_rng(0)
+    return jax.tree.map(lambda leaf: (0.05 * rng.standard_normal(leaf.shape)).astype(leaf.dtype), shapes)
+
+
+def make_stage(config: Config, name: str, dataset: Any = None) -> TokenizerStage | DynamicsStage:
+    if name == "tokenizer":
+        return TokenizerStage(config, dataset)
+    size = config.data.frame_size
+    frame = jnp.zeros((1, size, size, 3))
+    shapes = jax.eval_shape(lambda key: build_tokenizer(config).init(key, frame), jax.random.key(0))
+    return DynamicsStage(config, dataset, filled(shapes["params"]))
+
+
+def make_batch(config: Config, stage: Any) -> dict[str, Any]:
+    """Random frames of which a small part moves."""
+    training, size = config[stage.name].training, config.data.frame_size
+    rng = np.random.default_rng(0)
+    frames = np.broadcast_to(rng.integers(0, 256, (size, size, 3), np.uint8), (training.batch_size, 1, size, size, 3))
+    frames = frames.repeat(training.window, axis=1)
+    frames[:, :, :8, :8] = rng.integers(0, 256, (training.batch_size, training.window, 8, 8, 3), np.uint8)
+    frozen = getattr(stage, "frozen", None)
+    return {"frames": frames} | ({} if frozen is None else {"frozen": frozen})
+
+
+def state_shapes(config: Config, stage: Any, batch: Any) -> TrainState:
+    training = config[stage.name].training
+    return jax.eval_shape(
+        lambda key, batch: init_state(key, batch, stage=stage, training=training), jax.random.key(0), batch
+    )
+
+
+@pytest.mark.parametrize("preset", ["", "cpu"])
+@pytest.mark.parametrize("name", EXPERIMENTS)
+@pytest.mark.parametrize("stage_name", STAGES)
+def test_every_experiment_trains_one_step(name: str, preset: str, stage_name: str) -> None:
+    """The step at its full size is traced; one of a single window and a single prediction step, same model, is run.
+
+    The debug presets are run from end to end, by the commands of the README.
+    """
+    config = load(name, "", preset)
+    training = config[stage_name].training
+    stage = make_stage(config, stage_name)
+    batch = make_batch(config, stage)
+    shapes = state_shapes(config, stage, batch)
+    step = functools.partial(train_step, training=training, seed=0)
+    whole, _ = jax.eval_shape(functools.partial(step, stage=stage), shapes, batch)
+    assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), (whole.params, whole.opt_state)) == jax.tree.map(
+        lambda leaf: (leaf.shape, leaf.dtype), (shapes.params, shapes.opt_state)
+    )
+
+    config.dynamics.prediction_steps = 1
+    training.update(batch_size=1, window=2)
+    validate(config)
+    stage = make_stage(config, stage_name)
+    state = new_state(filled(shapes.params), make_optimizer(training), ema=training.ema_decay > 0)
+    new, metrics = jax.jit(functools.partial(step, stage=stage))(state, make_batch(config, stage))
+    assert int(new.step) == 1
+    assert bool(metrics["finite"])
+    assert float(metrics["grad_norm"]) > 0
+    pairs = zip(jax.tree.leaves(state.params), jax.tree.leaves(new.params), strict=True)
+    assert np.mean([not np.array_equal(before, after) for before, after in pairs]) > 0.5
+
+
+# What each field of a stage names, and a change of it. A field that is in no table below fails the last test: nothing
+# can be declared without an effect.
+
+SHAPES = {  # the shapes of the parameters
+    "tokenizer.encoder": "patch",
+    "tokenizer.decoder": "cnn",
+    "tokenizer.patch_size": 2,
+    "tokenizer.channels": 4,
+    "tokenizer.num_res_blocks": 1,
+    "tokenizer.levels": (3, 3, 3),
+    "dynamics.num_factors": 2,
+    "dynamics.total_action_dim": 9,
+    "dynamics.model_dim": 4,
+    "dynamics.num_blocks": 2,
+    "dynamics.num_heads": 4,
+    "dynamics.history": 2,
+    "dynamics.position_in_keys": True,
+}
+LOSSES = {  # the loss of one batch
+    "tokenizer.change_weight": 3.0,
+    "tokenizer.l1_weight": 2.0,
+    "tokenizer.l2_weight": 2.0,
+    "tokenizer.gradient_weight": 1.0,
+    "tokenizer.consistency_weight": 1.0,
+    "dynamics.num_iterations": 3,
+    "dynamics.prediction_steps": 1,
+    "dynamics.quantize_predictions": False,
+}
+SCHEDULES = {  # what the loss is given at three quarters of training: competition of the slots, weight of the KL
+    "dynamics.attention_sharpness": 2.0,
+    "dynamics.competition_warmup": 0.5,
+    "dynamics.sharpness_jitter": 0.1,
+    "dynamics.query_noise": 0.1,
+    "dynamics.rarity": 0.5,
+    "dynamics.kl_weight": 3e-2,
+    "dynamics.kl_weight_final": 3e-1,
+    "dynamics.kl_anneal_start": 0.2,
+}
+TRAINING = {  # what one look at the schedule, an update, a batch or a run shows
+    "num_steps": 3,
+    "batch_size": 5,
+    "window": 3,
+    "learning_rate": 1e-3,
+    "schedule": "cosine",
+    "warmup_steps": 5,
+    "weight_decay": 0.1,
+    "clip_norm": 0.1,
+    "ema_decay": 0.5,
+    "dtype": "bfloat16",
+    "log_every": 3,
+    "eval_every": 3,
+    "checkpoint_every": 3,
+    "checkpoints_kept": 1,
+}
+
+
+def base_config() -> Config:
+    config = copy.deepcopy(tiny_config(kl_weight=1e-2, kl_weight_final=1e-1))
+    config.dynamics.update(prediction_steps=2, kl_anneal_start=0.5, competition_warmup=0.9)
+    # A receptive field beyond the patch: only then can features change where pixels do not.
+    config.tokenizer.encoder = "impala"
+    for stage in STAGES:
+        config[stage].training.update(num_steps=20, batch_size=4)
+    return validate(config)
+
+
+def changed(name: str, value: Any) -> Config:
+    config = copy.deepcopy(base_config())
+    override(config, name, value)
+    assert get_field(config, name) != get_field(base_config(), name)
+    return validate(config)
+
+
+def parameter_shapes(config: Config, stage_name: str) -> list[tuple[str, tuple[int, ...]]]:
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    size, grid = config.data.frame_size, config.data.frame_size // config.tokenizer.patch_size
+    if stage_name == "tokenizer":
+        shape, module = (1, size, size, 3), build_tokenizer(config)
+    else:
+        shape, module = (1, 2, grid, grid, len(config.tokenizer.levels)), build_dynamics(config)
+    params = jax.eval_shape(module.init, key, jax.ShapeDtypeStruct(shape, jnp.float32))
+    return [(jax.tree_util.keystr(path), leaf.shape) for path, leaf in jax.tree_util.tree_leaves_with_path(params)]
+
+
+@functools.cache
+def loss_value(stage_name: str, name: str = "", value: Any = None) -> float:
+    config = changed(name, value) if name else base_config()
+    stage = make_stage(config, stage_name)
+
+    batch = make_batch(config, stage)
+    # Random numbers, not initial values: an untrained model predicts no change, whatever the other fields say.
+    params = jax.tree.map(lambda leaf: 4 * leaf, filled(state_shapes(config, stage, batch).params))
+    return float(jax.jit(stage.loss)(params, batch, jax.random.key(2), jnp.float32(0.75))[0])
+
+
+@pytest.mark.parametrize(("name", "value"), SHAPES.items(), ids=SHAPES)
+def test_a_field_of_a_model_changes_its_parameters(name: str, value: Any) -> None:
+    stage = name.split(".")[0]
+    assert parameter_shapes(changed(name, value), stage) != parameter_shapes(base_config(), stage)
+
+
+@pytest.mark.parametrize(("name", "value"), LOSSES.items(), ids=LOSSES)
+def test_a_field_of_a_loss_changes_its_value(name: str, value: Any) -> None:
+    stage = name.split(".")[0]
+    assert loss_value(stage, name, value) != pytest.approx(loss_value(stage), rel=1e-5)
+
+
+@pytest.mark.parametrize(("name", "value"), SCHEDULES.items(), ids=SCHEDULES)
+def test_a_field_of_a_schedule_changes_it(name: str, value: Any) -> None:
+    def at_three_quarters(config: Config) -> tuple[float, list[np.ndarray]]:
+        stage = make_stage(config, "dynamics")
+        assert isinstance(stage, DynamicsStage)
+        competition = jax.tree.leaves(stage.competition(0.75, jax.random.key(0), 2))
+        return float(stage.kl_weight(0.75)), [np.asarray(leaf) for leaf in competition]
+
+    (weight, before), (new_weight, after) = at_three_quarters(base_config()), at_three_quarters(changed(name, value))
+    same = len(before) == len(after) and all(map(np.array_equal, before, after))
+    in_weight = name.startswith("dynamics.kl_")
+    assert (weight != new_weight, not same) == (in_weight, not in_weight)
+
+
+def test_cached_codes_take_the_place_of_frames() -> None:
+    for cached in (False, True):
+        config = changed("dynamics.cache_codes", True) if cached else base_config()
+        loader = make_stage(config, "dynamics", BoardDataset()).make_loader()
+        assert set(next(loader)) - {"record", "start"} == ({"codes"} if cached else {"frames"})
+        loader.close()
+
+
+def schedule(training: Config) -> list[float]:
+    return [float(learning_rate(step, training)) for step in range(20)]
+
+
+def update(training: Config) -> float:
+    """Size of the second update; the first of AdamW does not depend on the size of the gradient."""
+    params = {"kernel": jnp.ones(3)}
+    optimizer = make_optimizer(training)
+    updates: Any = None
+    state = optimizer.init(params)
+    for size in (1.0, 0.2):
+        updates, state = optimizer.update({"kernel": jnp.full(3, size)}, state, params)
+    return float(jnp.abs(updates["kernel"]).sum())
+
+
+def batch_shape(config: Config, stage: str) -> tuple[int, ...]:
+    loader = make_stage(config, stage, BoardDataset()).make_loader()
+    shape = next(loader)["frames"].shape
+    loader.close()
+    return shape
+
+
+def compute_types(config: Config, stage: str) -> set[str]:
+    """Types of the results of all matrix products and convolutions of the model."""
+    module = build_tokenizer(config) if stage == "tokenizer" else build_dynamics(config)
+    shape = (1, 16, 16, 3) if stage == "tokenizer" else (1, 2, 4, 4, 2)
+    traced = jax.make_jaxpr(lambda x: module.init_with_output(jax.random.key(0), x)[0])(jnp.zeros(shape))
+    return set(re.findall(r":(\w+)\[[\d,]*\] = (?:dot_general|conv_general_dilated)", str(traced)))
+
+
+@functools.cache
+def run(folder: Path, name: str = "", value: Any = None) -> dict[str, Any]:
+    """Twelve steps of a stand-in model through the trainer, and what is then on disk."""
+    from flam_jax.training.metrics import read_metrics
+    from flam_jax.training.trainer import train
+
+    fields = dict(checkpoints_kept=2) | ({name: value} if name else {})
+    workdir, stage = folder / f"run{name}", TinyStage()
+    train(stage, run_config(**fields), workdir, TinyLoader)
+    saved = sorted(int(path.name) for path in (workdir / "tokenizer" / "checkpoints").iterdir() if path.name.isdigit())
+    logged = [entry["step"] for entry in read_metrics(workdir, "tokenizer") if "speed" in entry]
+    return {"log_every": logged, "eval_every": stage.evaluated, "checkpoint_every": saved, "checkpoints_kept": saved}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize(("name", "value"), TRAINING.items(), ids=TRAINING)
+def test_a_field_of_training_changes_what_it_names(
+    stage: str, name: str, value: Any, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    if name.endswith(("_every", "_kept")):
+        if stage == "tokenizer":  # one trainer runs both
+            folder = tmp_path_factory.getbasetemp()
+            assert run(folder, name, value)[name] != run(folder)[name]
+        return
+    if name in ("batch_size", "window"):
+        before, after = (
+            batch_shape(base_config(), stage),
+            batch_shape(changed(f"{stage}.training.{name}", value), stage),
+        )
+        axis = ("batch_size", "window").index(name)
+        assert after[axis] == value != before[axis]
+        return
+    if name == "dtype":
+        assert compute_types(base_config(), stage) == {"f32"}
+        assert "bf16" in compute_types(changed(f"{stage}.training.{name}", value), stage)
+        return
+    config = copy.deepcopy(base_config())
+    if name in ("num_steps", "warmup_steps"):
+        config[stage].training.schedule = "cosine"
+    before = config[stage].training
+    after = copy.deepcopy(before)
+    after[name] = value
+    if name == "ema_decay":
+        states = [
+            init_state(jax.random.key(0), {"frames": jnp.zeros((1, 1, 4, 4, 3))}, stage=TinyStage(), training=training)
+            for training in (before, after)
+        ]
+        assert [state.ema_params is None for state in states] == [True, False]
+    elif name in ("weight_decay", "clip_norm"):
+        assert update(before) != pytest.approx(update(after), rel=1e-3)
+    else:
+        assert schedule(before) != pytest.approx(schedule(after), rel=1e-3)
+
+
+def test_every_field_of_the_stages_is_tried_above() -> None:
+    tried = {*SHAPES, *LOSSES, *SCHEDULES, "dynamics.cache_codes"}
+    tried |= {f"{stage}.training.{name}" for stage in STAGES for name in TRAINING}
+    tried.add("dynamics.name")  # has one value so far
+    assert {name for name in field_names(base_config()) if name.startswith(STAGES)} == tried
