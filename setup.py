@@ -17,6 +17,7 @@ EXTRAS["test"] = [
     "basedpyright>=1.29",
     "beartype>=0.20",
     "pytest>=8.3",
+    "pytest-timeout>=2.3",
     "pytest-xdist>=3.6",
     "ruff>=0.9",
 ]

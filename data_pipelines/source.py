@@ -1,5 +1,6 @@
 """Random access to the records of one split."""
 
+import functools
 import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -33,6 +34,8 @@ class ClipSource:
         self._ends = np.cumsum([count for _, count in files]).tolist()
         self._readers: dict[int, Any] = {}
         self._lock = threading.Lock()
+        # Here, where one thread runs: when several import TFDS at once, as the first reads would, they can deadlock.
+        _example_type()
 
     def __len__(self) -> int:
         return self._ends[-1]
@@ -87,12 +90,16 @@ def _open(file: Path) -> Any:
     return ArrayRecordReader(str(file), "readahead_buffer_size:0", file_reader_buffer_size=32768)
 
 
-def _parse(record: bytes, fields: dict[str, Field]) -> dict[str, np.ndarray]:
-    # TFDS's own decoder gives the same arrays and takes ten times as long.
+@functools.cache
+def _example_type() -> Any:
     from tensorflow_datasets.proto import tf_example_pb2
 
-    example: Any = tf_example_pb2.Example  # pyright: ignore[reportAttributeAccessIssue]
-    stored = example.FromString(record).features.feature
+    return tf_example_pb2.Example  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def _parse(record: bytes, fields: dict[str, Field]) -> dict[str, np.ndarray]:
+    # TFDS's own decoder gives the same arrays and takes ten times as long.
+    stored = _example_type().FromString(record).features.feature
     result = {}
     for key, field in fields.items():
         if field.shape:

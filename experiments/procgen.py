@@ -30,12 +30,13 @@ def _cpu(config: Config) -> None:
     config.data.frame_size = 64
     config.data.num_frames = 40_000
     tokenizer, dynamics, evaluation = config.tokenizer, config.dynamics, config.evaluation
-    tokenizer.update(encoder="patch", decoder="cnn", channels=64)
+    # Things move by less than a patch here, so patches are small and the codes many.
+    tokenizer.update(encoder="patch", decoder="patch", patch_size=4, channels=192, levels=(8, 8, 8, 8, 8))
     tokenizer.training.update(
-        num_steps=2_000,
+        num_steps=3_000,
         batch_size=16,
         window=4,
-        learning_rate=1e-3,
+        learning_rate=2e-3,
         schedule="cosine",
         log_every=50,
         eval_every=500,
@@ -51,7 +52,7 @@ def _cpu(config: Config) -> None:
         kl_weight_final=5e-3,
     )
     dynamics.training.update(
-        num_steps=5_000,
+        num_steps=4_000,
         batch_size=16,
         window=4,
         learning_rate=1.5e-3,
