@@ -66,8 +66,9 @@ def evaluate(
         **scores,
     }
     result["seconds"]["evaluation"] = round(time.monotonic() - began, 1)
-    checkpoints.write_text(workdir / FILE, json.dumps(result, indent=1) + "\n")
-    write_report(config, workdir, result, world_model, dataset)
+    if jax.process_index() == 0:
+        checkpoints.write_text(workdir / FILE, json.dumps(result, indent=1) + "\n")
+        write_report(config, workdir, result, world_model, dataset)
     return result
 
 

@@ -13,11 +13,12 @@ from flam_jax.config import Config
 from flam_jax.dynamics.factorizer import Competition
 from flam_jax.dynamics.flam import FlamOutput
 from flam_jax.dynamics.loss import dynamics_loss
+from flam_jax.pictures import rollout_picture, slot_picture, to_uint8
 from flam_jax.training.codes import encode_records
 from flam_jax.training.health import action_leak, centroids, health_values, health_warnings
 from flam_jax.training.stage import Batch
 from flam_jax.training.tokenizer_stage import to_float
-from flam_jax.training.validation import mean_values, to_picture, validation_frames
+from flam_jax.training.validation import mean_values, validation_frames
 from flam_jax.world_model import WorldModel
 
 # The sharpness of slot attention starts at this share of its full value.
@@ -157,22 +158,19 @@ class DynamicsStage:
         return values, output.action_mean, centroids(output.attention)[:, 1:]
 
     @functools.cached_property
-    def _clips(self) -> np.ndarray:
+    def _clips(self) -> jax.Array:
         length = self.config.evaluation.context + self.config.evaluation.steps
-        return validation_frames(self.dataset.split("val"), 2, length, num_batches=1)[0]
+        return jnp.asarray(validation_frames(self.dataset.split("val"), 2, length, num_batches=1)[0])
 
     def _pictures(self, variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """Rollouts, true frames above imagined ones, and what every factor looks at."""
         model = WorldModel.from_parts(self.config, self.frozen, variables["params"])
-        clips, context = jnp.asarray(self._clips), self.config.evaluation.context
+        clips, context = self._clips, self.config.evaluation.context
         actions = model.infer_actions(clips)[:, context - 1 :]
-        imagined = np.asarray(model.rollout(clips[:, :context], actions))
-        true, masks = np.asarray(to_float(clips)), np.asarray(model.factor_masks(clips))
+        imagined = to_uint8(np.asarray(model.rollout(clips[:, :context], actions)))
+        masks = np.asarray(model.factor_masks(clips))
         pictures = {}
-        for index in range(len(true)):
-            patch = true.shape[2] // masks.shape[-1]
-            large = masks[index, context:].repeat(patch, axis=-2).repeat(patch, axis=-1)[..., None]  # t k H W 1
-            rows = [true[index, context:], imagined[index]]
-            rows += [0.15 * rows[0] + 0.85 * rows[0] * large[:, factor] for factor in range(large.shape[1])]
-            pictures[f"rollout_{index}"] = to_picture(rows)
+        for index, clip in enumerate(np.asarray(clips)):
+            pictures[f"rollout_{index}"] = rollout_picture(clip, imagined[index], masks[index])
+            pictures[f"factors_{index}"] = slot_picture(clip, masks[index])
         return pictures

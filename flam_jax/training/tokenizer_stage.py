@@ -10,10 +10,11 @@ import numpy as np
 
 from flam_jax.build import build_tokenizer
 from flam_jax.config import Config
+from flam_jax.pictures import labelled, to_uint8
 from flam_jax.tokenizer.loss import tokenizer_loss, tokenizer_metrics
 from flam_jax.tokenizer.tokenizer import TokenizerOutput
 from flam_jax.training.stage import Batch
-from flam_jax.training.validation import mean_values, to_picture, validation_frames
+from flam_jax.training.validation import mean_values, validation_frames
 
 NUM_PICTURES = 8
 
@@ -59,7 +60,8 @@ class TokenizerStage:
     ) -> tuple[Mapping[str, float], Mapping[str, np.ndarray]]:
         values = mean_values(functools.partial(self._judge, variables), self._validation)
         frames = self._validation[0][:NUM_PICTURES, -1]
-        picture = to_picture([np.asarray(to_float(frames)), np.asarray(self._reconstruct(variables, frames))])
+        reconstruction = to_uint8(np.asarray(self._reconstruct(variables, frames)))
+        picture = labelled([("true", frames), ("decoded", reconstruction)])
         return {f"validation/{name}": value for name, value in values.items()}, {"reconstruction": picture}
 
     def warnings(self, values: Mapping[str, float]) -> list[str]:

@@ -26,12 +26,3 @@ def mean_values(
     """Means over the batches of the scalars that `function` gives for each."""
     values = [jax.device_get(function(batch)) for batch in batches]
     return {name: float(np.mean([value[name] for value in values])) for name in values[0]}
-
-
-def to_picture(rows: Iterable[np.ndarray]) -> np.ndarray:
-    """Pictures in [0, 1], each row f32[n H W 3], as one picture u8[H W 3] with thin white lines between them."""
-    padded = [
-        np.pad(np.asarray(row, np.float32), ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=1.0) for row in rows
-    ]
-    picture = np.concatenate([np.concatenate(list(row), axis=1) for row in padded], axis=0)
-    return (picture.clip(0, 1) * 255 + 0.5).astype(np.uint8)
