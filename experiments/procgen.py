@@ -31,9 +31,9 @@ def _cpu(config: Config) -> None:
     config.data.num_frames = 40_000
     tokenizer, dynamics, evaluation = config.tokenizer, config.dynamics, config.evaluation
     # Things move by less than a patch here, so patches are small and the codes many.
-    tokenizer.update(encoder="patch", decoder="patch", patch_size=4, channels=192, levels=(8, 8, 8, 8, 8))
+    tokenizer.update(encoder="patch", decoder="patch", patch_size=4, channels=96, levels=(8, 8, 8, 8, 8))
     tokenizer.training.update(
-        num_steps=3_000,
+        num_steps=2_500,
         batch_size=16,
         window=4,
         learning_rate=2e-3,
@@ -52,7 +52,7 @@ def _cpu(config: Config) -> None:
         kl_weight_final=5e-3,
     )
     dynamics.training.update(
-        num_steps=4_000,
+        num_steps=3_000,
         batch_size=16,
         window=4,
         learning_rate=1.5e-3,
