@@ -155,7 +155,8 @@ def test_every_file_compiles() -> None:
 def test_every_module_imports() -> None:
     packages = [file for file in PYTHON_FILES if file.relative_to(ROOT).parts[0] in ("flam_jax", "data_pipelines")]
     for file in packages:
-        importlib.import_module(".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"))
+        name = ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        assert importlib.import_module(name).__name__ == name
 
 
 def test_no_file_names_a_machine_or_a_package_registry() -> None:

@@ -61,7 +61,10 @@ def test_the_rules_cover_the_tokenizers(encoder: str, decoder: str) -> None:
     config = default_config()
     config.tokenizer.update(encoder=encoder, decoder=decoder)
     frames = jnp.zeros((1, 128, 128, 3))
-    tree_shardings(jax.eval_shape(build_tokenizer(config).init, jax.random.key(0), frames), FOUR)
+    shapes = jax.eval_shape(build_tokenizer(config).init, jax.random.key(0), frames)
+    shardings = jax.tree.leaves(tree_shardings(shapes, FOUR))
+    assert len(shardings) == len(jax.tree.leaves(shapes))
+    assert any(where.spec != P() for where in shardings)
 
 
 def test_the_rules_cover_the_dynamics_and_cut_what_is_large() -> None:
