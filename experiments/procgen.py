@@ -49,11 +49,13 @@ def _cpu(config: Config) -> None:
         prediction_steps=1,
         num_factors=8,
         total_action_dim=64,
-        kl_weight_final=5e-3,
+        # Moving by less than a patch changes little: with the paper's beta the actions collapse before they are of use.
+        kl_weight=2e-5,
+        kl_weight_final=1e-3,
     )
     dynamics.training.update(
-        num_steps=3_000,
-        batch_size=16,
+        num_steps=3_500,
+        batch_size=8,
         window=4,
         learning_rate=1.5e-3,
         schedule="cosine",

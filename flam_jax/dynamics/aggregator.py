@@ -9,6 +9,10 @@ from jaxtyping import Array, Float
 from flam_jax.dynamics.attention import Mlp
 from flam_jax.dynamics.factorizer import position_codes
 
+# At first the prediction is "nothing changes", nearly. With weights of the usual size the first steps are spent on
+# silencing a random change of every patch, and the slots are silenced with it: on Procgen they never came back.
+SMALL = nn.initializers.variance_scaling(1e-4, "fan_in", "truncated_normal")
+
 
 class SlotCrossAttention(nn.Module):
     """Patches read predicted slots.
@@ -56,11 +60,13 @@ class Aggregator(nn.Module):
     ) -> Float[Array, "*b h w c"]:
         *_, h, w, c = features.shape
         position = nn.Dense(self.model_dim, dtype=self.dtype, name="position")(position_codes(h, w).astype(self.dtype))
-        x = nn.Dense(self.model_dim, dtype=self.dtype, name="content")(features.astype(self.dtype)) + position
+        # A patch asks with its neighbourhood: what is about to enter it stands beside it now.
+        content = nn.Conv(self.model_dim, (3, 3), dtype=self.dtype, name="content")(features.astype(self.dtype))
+        x = content + position
         slots = nn.LayerNorm(dtype=self.dtype)(next_slots.astype(self.dtype))
         for block in range(self.num_blocks):
             attention = SlotCrossAttention(self.num_heads, self.dtype, name=f"slots_{block}")
             x = x + attention(nn.LayerNorm(dtype=self.dtype)(x), slots)
             x = x + Mlp(self.dtype, name=f"mlp_{block}")(nn.LayerNorm(dtype=self.dtype)(x))
-        change = nn.Dense(c, dtype=self.dtype, name="change")(nn.LayerNorm(dtype=self.dtype)(x))
+        change = nn.Dense(c, kernel_init=SMALL, dtype=self.dtype, name="change")(nn.LayerNorm(dtype=self.dtype)(x))
         return features + change.astype(jnp.float32)

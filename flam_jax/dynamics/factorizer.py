@@ -52,7 +52,9 @@ def look_alikes(features: Float[Array, "b t h w c"]) -> Float[Array, "b t h w"]:
     """For every patch, how many patches of its frame look like it, itself included (a soft count, at least 1)."""
     b, t, h, w, c = features.shape
     x = jax.lax.stop_gradient(features).reshape(b, t, h * w, c)
-    distance = jnp.square(x[..., :, None, :] - x[..., None, :, :]).sum(axis=-1)
+    # |x - y|² = |x|² + |y|² - 2xy: a product of matrices instead of all differences.
+    size = jnp.square(x).sum(axis=-1)
+    distance = size[..., :, None] + size[..., None, :] - 2 * jnp.einsum("btnc,btmc->btnm", x, x)
     return jnp.exp(-distance / (2 * LOOK_ALIKE_WIDTH**2)).sum(axis=-1).reshape(b, t, h, w)
 
 
