@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import importlib
+import multiprocessing
 import os
 import shutil
 import sys
@@ -119,6 +120,9 @@ def _only_one(directory: Path) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            if getattr(multiprocessing.current_process(), "_inheriting", False):
+                # The generating process starts this one, which runs its script anew: both would wait for ever.
+                raise DataError("a script that calls prepare() needs `if __name__ == '__main__':`") from None
             print(f"Waiting for another process that generates {directory.parent}", file=sys.stderr, flush=True)
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield

@@ -50,8 +50,8 @@ def _cpu(config: Config) -> None:
         num_factors=8,
         total_action_dim=64,
         # Moving by less than a patch changes little: with the paper's beta the actions collapse before they are of use.
-        kl_weight=2e-5,
-        kl_weight_final=1e-3,
+        kl_weight=1e-6,
+        kl_weight_final=1e-4,
     )
     dynamics.training.update(
         num_steps=3_500,

@@ -6,7 +6,6 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from flam_jax.dynamics.attention import Mlp
 from flam_jax.dynamics.factorizer import position_codes
 
 # At first the prediction is "nothing changes", nearly. With weights of the usual size the first steps are spent on
@@ -46,6 +45,24 @@ class SlotCrossAttention(nn.Module):
         return nn.DenseGeneral(dim, axis=(-2, -1), dtype=self.dtype, name="out")(y)
 
 
+class NeighbourMlp(nn.Module):
+    """A perceptron on the 3x3 patches around each, seen through a quarter of the channels.
+
+    What moves leaves one patch and enters the next, so neighbours must hear of each other.
+    """
+
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*b h w d"]) -> Float[Array, "*b h w d"]:
+        *_, h, w, dim = x.shape
+        y = nn.Dense(dim // 4, dtype=self.dtype)(x)
+        y = jnp.pad(y, [(0, 0)] * (y.ndim - 3) + [(1, 1), (1, 1), (0, 0)])
+        y = jnp.concatenate([y[..., i : i + h, j : j + w, :] for i in range(3) for j in range(3)], axis=-1)
+        y = nn.gelu(nn.Dense(2 * dim, dtype=self.dtype)(y))
+        return nn.Dense(dim, dtype=self.dtype)(y)
+
+
 class Aggregator(nn.Module):
     """ẑ_{t+1} = z_t + change(z_t, ŝ_{t+1}): slots carry what changes, z_t carries what stays."""
 
@@ -56,17 +73,29 @@ class Aggregator(nn.Module):
 
     @nn.compact
     def __call__(
-        self, features: Float[Array, "*b h w c"], next_slots: Float[Array, "*b k d"]
+        self,
+        features: Float[Array, "*b h w c"],
+        last_features: Float[Array, "*b h w c"],
+        next_slots: Float[Array, "*b k d"],
     ) -> Float[Array, "*b h w c"]:
+        """Args:
+          features: z_t.
+          last_features: z_{t-1}; z_t itself before the first frame.
+          next_slots: ŝ_{t+1}.
+
+        Returns:
+          ẑ_{t+1}, not quantized.
+        """
         *_, h, w, c = features.shape
         position = nn.Dense(self.model_dim, dtype=self.dtype, name="position")(position_codes(h, w).astype(self.dtype))
-        # A patch asks with its neighbourhood: what is about to enter it stands beside it now.
-        content = nn.Conv(self.model_dim, (3, 3), dtype=self.dtype, name="content")(features.astype(self.dtype))
-        x = content + position
+        # A patch asks with its neighbourhood in this frame and the last: what is about to enter it stands beside it, and
+        # what goes on as before needs no action.
+        seen = jnp.concatenate([features, features - last_features], axis=-1).astype(self.dtype)
+        x = nn.Conv(self.model_dim, (3, 3), dtype=self.dtype, name="content")(seen) + position
         slots = nn.LayerNorm(dtype=self.dtype)(next_slots.astype(self.dtype))
         for block in range(self.num_blocks):
             attention = SlotCrossAttention(self.num_heads, self.dtype, name=f"slots_{block}")
             x = x + attention(nn.LayerNorm(dtype=self.dtype)(x), slots)
-            x = x + Mlp(self.dtype, name=f"mlp_{block}")(nn.LayerNorm(dtype=self.dtype)(x))
+            x = x + NeighbourMlp(self.dtype, name=f"mlp_{block}")(nn.LayerNorm(dtype=self.dtype)(x))
         change = nn.Dense(c, kernel_init=SMALL, dtype=self.dtype, name="change")(nn.LayerNorm(dtype=self.dtype)(x))
         return features + change.astype(jnp.float32)

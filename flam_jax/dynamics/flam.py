@@ -118,7 +118,7 @@ class Flam(nn.Module):
         if actions is None:
             actions = posterior.sample(self.make_rng("action")) if self.has_rng("action") else posterior.mean
         next_slots, _ = self.forward_dynamics(slots[:, :-1], actions, context, None)
-        next_features = self.aggregator(features[:, :-1], next_slots)
+        next_features = self.aggregate(features[:, :-1], next_slots)
         return FlamOutput(
             slots, factors.attention, posterior.mean, posterior.log_var, actions, next_slots, next_features
         )
@@ -146,16 +146,18 @@ class Flam(nn.Module):
         self, features: Float[Array, "b t h w c"], next_slots: Float[Array, "b t k d"]
     ) -> Float[Array, "b t h w c"]:
         """ẑ_{t+1} from z_t and ŝ_{t+1}, for all t at once; not quantized."""
-        return self.aggregator(features, next_slots)
+        last_features = jnp.concatenate([features[:, :1], features[:, :-1]], axis=1)
+        return self.aggregator(features, last_features, next_slots)
 
     def init_cache(self, features: Float[Array, "b h w c"]) -> dict[str, Any]:
-        """Caches before the first frame of `step`; only the shape of `features` counts."""
+        """Caches before the first frame of `step`, whose features are `features`."""
         batch = (features.shape[0], self.num_factors)
         make = lambda: empty_cache(batch, self.history, self.num_heads, self.model_dim, self.dtype)  # noqa: E731
         return {
             "factorizer": self.factorizer.init_cache(batch[:1]),
             "context": [make() for _ in range(self.num_blocks)],
             "forward": [make() for _ in range(self.num_blocks)],
+            "aggregator": features,
         }
 
     def step(
@@ -168,8 +170,13 @@ class Flam(nn.Module):
         factors, factorizer_cache = self.factorizer(features[:, None], cache["factorizer"])
         context, context_cache = self.context(factors.slots, cache["context"])
         next_slots, forward_cache = self.forward_dynamics(factors.slots, actions[:, None], context, cache["forward"])
-        next_features = self.aggregator(features, next_slots[:, 0])
-        cache = {"factorizer": factorizer_cache, "context": context_cache, "forward": forward_cache}
+        next_features = self.aggregator(features, cache["aggregator"], next_slots[:, 0])
+        cache = {
+            "factorizer": factorizer_cache,
+            "context": context_cache,
+            "forward": forward_cache,
+            "aggregator": features,
+        }
         return cache, StepOutput(factors.slots[:, 0], factors.attention[:, 0], next_slots[:, 0], next_features)
 
     def _infer(self, slots: Float[Array, "b t k d"], context: Float[Array, "b t-1 k d"]) -> ActionDistribution:

@@ -211,6 +211,24 @@ if __name__ == "__main__":
     assert result.stdout.count("\n") == 1
 
 
+def test_script_that_does_not_guard_its_main_part_is_told_so_and_does_not_hang(make_config: MakeConfig) -> None:
+    config = make_config(generate_workers=2)
+    script = Path(config.path) / "script.py"
+    script.write_text(
+        f"import data_pipelines\nfrom ml_collections import ConfigDict\n"
+        f"data_pipelines.prepare(ConfigDict({config.to_dict()}))\n"
+    )
+    result = subprocess.run(
+        [sys.executable, str(script)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.getcwd()},
+        timeout=120,
+    )
+    assert result.returncode == 1
+    assert "a script that calls prepare() needs `if __name__ == '__main__':`" in result.stderr.splitlines()[-1]
+
+
 def test_importing_the_package_is_light() -> None:
     heavy = "numpy grain tensorflow_datasets tensorflow jax multigrid envpool"
     code = f"import sys, data_pipelines; print([m for m in {heavy.split()!r} if m in sys.modules])"
