@@ -88,8 +88,8 @@ class Aggregator(nn.Module):
         """
         *_, h, w, c = features.shape
         position = nn.Dense(self.model_dim, dtype=self.dtype, name="position")(position_codes(h, w).astype(self.dtype))
-        # A patch asks with its neighbourhood in this frame and the last: what is about to enter it stands beside it, and
-        # what goes on as before needs no action.
+        # A patch asks with its neighbourhood in this frame and the last: what is about to enter it stands beside it,
+        # and what goes on as before needs no action.
         seen = jnp.concatenate([features, features - last_features], axis=-1).astype(self.dtype)
         x = nn.Conv(self.model_dim, (3, 3), dtype=self.dtype, name="content")(seen) + position
         slots = nn.LayerNorm(dtype=self.dtype)(next_slots.astype(self.dtype))

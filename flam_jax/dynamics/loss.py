@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
@@ -44,23 +45,35 @@ def dynamics_loss(
     """
     output = model.apply(variables, features, competition, rngs={"action": key})
     assert isinstance(output, FlamOutput)
-    errors = [_squared_error(output.next_features, features[:, 1:])]
-    predicted = output.next_features
-    for step in range(1, prediction_steps):
-        fed = predicted if levels is None else fsq.quantize(predicted, levels)
-        inputs = jnp.concatenate([features[:, :step], fed[:, step - 1 :]], axis=1)
-        again = model.apply(variables, inputs, competition, output.actions)
-        assert isinstance(again, FlamOutput)
-        predicted = again.next_features
-        errors.append(_squared_error(predicted[:, step:], features[:, step + 1 :]))
-    prediction = jnp.mean(jnp.stack(errors))
+    error = _squared_error(output.next_features, features[:, 1:])
+    later = jnp.zeros((0,))
+    if prediction_steps > 1:
+        frame = jnp.arange(features.shape[1])[:, None, None, None]
+
+        # One pass compiled for all, and computed again for the gradient: unrolled, memory and the time to compile grow
+        # with the number of passes.
+        @jax.checkpoint
+        def predict_again(predicted: Array, step: Array) -> tuple[Array, Array]:
+            fed = predicted if levels is None else fsq.quantize(predicted, levels)
+            inputs = jnp.where(frame < step, features, jnp.concatenate([features[:, :1], fed], axis=1))
+            again = model.apply(variables, inputs, competition, output.actions)
+            assert isinstance(again, FlamOutput)
+            return again.next_features, _squared_error(again.next_features, features[:, 1:], step)
+
+        _, later = jax.lax.scan(predict_again, output.next_features, jnp.arange(1, prediction_steps))
+    prediction = (error + later.sum()) / prediction_steps
     kl = output.action_distribution.kl().sum(axis=(-2, -1)).mean()
     loss = prediction + kl_weight * kl
-    metrics = {"prediction_loss": prediction, "kl": kl, "prediction_loss_step_1": errors[0]}
+    metrics = {"prediction_loss": prediction, "kl": kl, "prediction_loss_step_1": error}
     if prediction_steps > 1:
-        metrics[f"prediction_loss_step_{prediction_steps}"] = errors[-1]
+        metrics[f"prediction_loss_step_{prediction_steps}"] = later[-1]
     return loss, metrics, output
 
 
-def _squared_error(predicted: Float[Array, "b t h w c"], true: Float[Array, "b t h w c"]) -> Float[Array, ""]:
-    return jnp.square(predicted - true).sum(axis=(-3, -2, -1)).mean()
+def _squared_error(
+    predicted: Float[Array, "b t h w c"], true: Float[Array, "b t h w c"], first: Array | int = 0
+) -> Float[Array, ""]:
+    """Summed over h, w, c and averaged over b and the frames from `first` on."""
+    error = jnp.square(predicted - true).sum(axis=(-3, -2, -1)).mean(axis=0)
+    counts = jnp.arange(error.shape[0]) >= first
+    return jnp.sum(error * counts) / counts.sum()

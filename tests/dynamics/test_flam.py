@@ -148,6 +148,28 @@ def test_frame_by_frame_inference_equals_the_parallel_pass(sized):
         assert max_difference(step.next_features, out.next_features[:, t]) < 1e-4
 
 
+def test_an_untrained_model_predicts_that_little_changes():
+    model, _, features = make_model(SIZES[1])
+    variables = model.init({"params": jax.random.key(1), "action": jax.random.key(2)}, features)
+    change = apply(model, variables, features).next_features - features[:, :-1]
+    assert 0.0 < float(jnp.abs(change).max()) < 0.1 * float(features.std())
+
+
+def test_patches_see_the_last_frame_and_their_neighbours_and_not_beyond():
+    model, variables, features = make_model((1, 4, 7, 7, 2, 2, 1))
+    slots = apply(model, variables, features, method="factorize").slots
+    before = apply(model, variables, features, slots, method="aggregate")
+    after = apply(model, variables, features.at[:, 1, 0, 0].add(1.0), slots, method="aggregate")
+    changed = jnp.abs(after - before).max(axis=(0, 4)) > 1e-6  # t h w
+    assert not changed[0].any()  # the past
+    assert not changed[3].any()  # only the last frame is remembered
+    # Two steps of a 3x3 neighbourhood with one block: the question and the perceptron.
+    for frame in (1, 2):
+        assert changed[frame, :3, :3].all()
+        assert not changed[frame, 3:].any()
+        assert not changed[frame, :, 3:].any()
+
+
 def test_only_the_history_window_is_seen_by_one_temporal_attention():
     model, variables, features = make_model(SIZES[2], num_iterations=1, history=2)
     changed = features.at[:, 0].set(-features[:, 0])
