@@ -85,7 +85,8 @@ class Factorizer(nn.Module):
         self.content_norm = nn.LayerNorm(dtype=self.dtype)
         self.key, self.query = dense(False), dense(False)
         self.read, self.read_last = dense(), dense()
-        self.slot_norm = nn.LayerNorm(dtype=self.dtype)
+        # No bias: it would move the logits of all slots alike, which the softmax over slots does not see.
+        self.slot_norm = nn.LayerNorm(use_bias=False, dtype=self.dtype)
         self.update = nn.GRUCell(self.slot_dim, dtype=self.dtype)
         self.time_norm = nn.LayerNorm(dtype=self.dtype)
         self.time = TemporalAttention(self.num_heads, self.history, self.dtype)
