@@ -39,5 +39,6 @@ def build_dynamics(config: ConfigDict) -> Flam:
         num_iterations=c.num_iterations,
         attention_sharpness=c.attention_sharpness,
         position_in_keys=c.position_in_keys,
+        local_context=c.local_context,
         dtype=jnp.dtype(c.training.dtype),
     )

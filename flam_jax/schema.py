@@ -96,6 +96,7 @@ def default_config() -> Config:
                 query_noise=0.3,  # noise of the slots' queries, per example (standard deviation)
                 rarity=1.0,  # exponent: 1 lets every content of a frame count alike, 0 every patch
                 position_in_keys=False,  # let slots compete for places as well as for contents
+                local_context=False,  # let the aggregator's patches see their neighbours and the last frame
                 kl_weight=2e-4,  # beta, on summed squared error and summed KL
                 kl_weight_final=2e-4,  # beta is annealed geometrically to this value
                 kl_anneal_start=0.3,  # share of training at which annealing starts; it ends at 1

@@ -155,6 +155,7 @@ SHAPES = {  # the shapes of the parameters
     "dynamics.num_heads": 4,
     "dynamics.history": 2,
     "dynamics.position_in_keys": True,
+    "dynamics.local_context": True,
 }
 LOSSES = {  # the loss of one batch
     "tokenizer.change_weight": 3.0,

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from flam_jax.dynamics.attention import Mlp
 from flam_jax.dynamics.factorizer import position_codes
 
 # At first the prediction is "nothing changes", nearly. With weights of the usual size the first steps are spent on
@@ -64,11 +65,17 @@ class NeighbourMlp(nn.Module):
 
 
 class Aggregator(nn.Module):
-    """ẑ_{t+1} = z_t + change(z_t, ŝ_{t+1}): slots carry what changes, z_t carries what stays."""
+    """ẑ_{t+1} = z_t + change(z_t, ŝ_{t+1}): slots carry what changes, z_t carries what stays.
+
+    In the paper a patch asks with what it holds itself. With `local_context` it also sees the 3x3 patches around it, in
+    this frame and the last: where things move by less than a patch, what is about to enter it stands beside it, and
+    what goes on as before needs no action.
+    """
 
     model_dim: int
     num_blocks: int
     num_heads: int
+    local_context: bool = False
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
@@ -80,7 +87,7 @@ class Aggregator(nn.Module):
     ) -> Float[Array, "*b h w c"]:
         """Args:
           features: z_t.
-          last_features: z_{t-1}; z_t itself before the first frame.
+          last_features: z_{t-1}; z_t itself at the first frame. Unused without `local_context`.
           next_slots: ŝ_{t+1}.
 
         Returns:
@@ -88,14 +95,17 @@ class Aggregator(nn.Module):
         """
         *_, h, w, c = features.shape
         position = nn.Dense(self.model_dim, dtype=self.dtype, name="position")(position_codes(h, w).astype(self.dtype))
-        # A patch asks with its neighbourhood in this frame and the last: what is about to enter it stands beside it,
-        # and what goes on as before needs no action.
-        seen = jnp.concatenate([features, features - last_features], axis=-1).astype(self.dtype)
-        x = nn.Conv(self.model_dim, (3, 3), dtype=self.dtype, name="content")(seen) + position
+        if self.local_context:
+            seen = jnp.concatenate([features, features - last_features], axis=-1).astype(self.dtype)
+            content = nn.Conv(self.model_dim, (3, 3), dtype=self.dtype, name="content")(seen)
+        else:
+            content = nn.Dense(self.model_dim, dtype=self.dtype, name="content")(features.astype(self.dtype))
+        x = content + position
         slots = nn.LayerNorm(dtype=self.dtype)(next_slots.astype(self.dtype))
         for block in range(self.num_blocks):
             attention = SlotCrossAttention(self.num_heads, self.dtype, name=f"slots_{block}")
             x = x + attention(nn.LayerNorm(dtype=self.dtype)(x), slots)
-            x = x + NeighbourMlp(self.dtype, name=f"mlp_{block}")(nn.LayerNorm(dtype=self.dtype)(x))
+            mlp = (NeighbourMlp if self.local_context else Mlp)(self.dtype, name=f"mlp_{block}")
+            x = x + mlp(nn.LayerNorm(dtype=self.dtype)(x))
         change = nn.Dense(c, kernel_init=SMALL, dtype=self.dtype, name="change")(nn.LayerNorm(dtype=self.dtype)(x))
         return features + change.astype(jnp.float32)

@@ -57,6 +57,7 @@ class Flam(nn.Module):
       num_iterations: of slot attention.
       attention_sharpness: factor on the logits of slot attention.
       position_in_keys: let slots compete for places as well as for contents.
+      local_context: let the aggregator's patches see their neighbours and the last frame.
       dtype: compute type; parameters are float32.
     """
 
@@ -69,6 +70,7 @@ class Flam(nn.Module):
     num_iterations: int = 3
     attention_sharpness: float = 4.0
     position_in_keys: bool = False
+    local_context: bool = False
     dtype: DTypeLike = jnp.float32
 
     def setup(self):
@@ -89,7 +91,7 @@ class Flam(nn.Module):
         forward = over_factors(ForwardDynamics, in_axes=(2, 2, None, 1), out_axes=(2, 1))
         self.inverse_dynamics = inverse(action_dim=self.action_dim, history=self.history, **block)
         self.forward_dynamics = forward(history=self.history, **block)
-        self.aggregator = Aggregator(model_dim=self.model_dim, **block)
+        self.aggregator = Aggregator(model_dim=self.model_dim, local_context=self.local_context, **block)
 
     def __call__(
         self,

@@ -134,8 +134,10 @@ def test_mapped_factors_equal_a_loop_over_factors(sized):
         assert max_difference(next_slot, out.next_slots[:, :, i]) < 1e-5
 
 
-def test_frame_by_frame_inference_equals_the_parallel_pass(sized):
-    model, variables, features = sized
+@pytest.mark.parametrize("local_context", [False, True])
+@pytest.mark.parametrize("size", SIZES)
+def test_frame_by_frame_inference_equals_the_parallel_pass(size, local_context):
+    model, variables, features = make_model(size, local_context=local_context)
     out = apply(model, variables, features)
     cache = apply(model, variables, features[:, 0], method="init_cache")
     shapes = [x.shape for x in jax.tree.leaves(cache)]
@@ -155,8 +157,8 @@ def test_an_untrained_model_predicts_that_little_changes():
     assert 0.0 < float(jnp.abs(change).max()) < 0.1 * float(features.std())
 
 
-def test_patches_see_the_last_frame_and_their_neighbours_and_not_beyond():
-    model, variables, features = make_model((1, 4, 7, 7, 2, 2, 1))
+def test_with_local_context_patches_see_the_last_frame_and_their_neighbours_and_not_beyond():
+    model, variables, features = make_model((1, 4, 7, 7, 2, 2, 1), local_context=True)
     slots = apply(model, variables, features, method="factorize").slots
     before = apply(model, variables, features, slots, method="aggregate")
     after = apply(model, variables, features.at[:, 1, 0, 0].add(1.0), slots, method="aggregate")
@@ -178,9 +180,9 @@ def test_only_the_history_window_is_seen_by_one_temporal_attention():
     assert max_difference(a[:, 2:], b[:, 2:]) == 0.0
 
 
-@pytest.mark.parametrize("position_in_keys", [False, True])
-def test_gradients_reach_every_parameter(position_in_keys):
-    model, variables, features = make_model(SIZES[1], position_in_keys=position_in_keys)
+@pytest.mark.parametrize("change", [{}, {"position_in_keys": True}, {"local_context": True}], ids=str)
+def test_gradients_reach_every_parameter(change):
+    model, variables, features = make_model(SIZES[1], **change)
 
     def loss(variables):
         out = apply(model, variables, features, rngs={"action": jax.random.key(0)})
