@@ -46,7 +46,9 @@ def _cpu(config: Config) -> None:
         model_dim=64,
         num_heads=4,
         history=4,
-        prediction_steps=1,
+        # One step ahead first; then two, or what is imagined fades.
+        prediction_steps=2,
+        prediction_steps_start=0.6,
         num_factors=8,
         total_action_dim=64,
         # Things move by less than a patch: a patch must see what is about to enter it, and with the paper's beta the
@@ -56,7 +58,7 @@ def _cpu(config: Config) -> None:
         kl_weight_final=1e-4,
     )
     dynamics.training.update(
-        num_steps=3_500,
+        num_steps=3_000,
         batch_size=8,
         window=4,
         learning_rate=1.5e-3,

@@ -101,6 +101,7 @@ def default_config() -> Config:
                 kl_weight_final=2e-4,  # beta is annealed geometrically to this value
                 kl_anneal_start=0.3,  # share of training at which annealing starts; it ends at 1
                 prediction_steps=5,
+                prediction_steps_start=0.0,  # share of training before which only one step is predicted
                 quantize_predictions=True,  # before predicted features are fed back or decoded
                 cache_codes=False,  # train from codes computed once instead of from frames
                 training=_training(num_steps=200_000, batch_size=32, window=10),
@@ -159,6 +160,7 @@ _BOUNDS: dict[str, tuple[float, float]] = {
     "dynamics.rarity": (0, 2),
     "dynamics.kl_anneal_start": (0, 1),
     "dynamics.prediction_steps": (1, 64),
+    "dynamics.prediction_steps_start": (0, 1),
     "training.batch_size": (1, 1_000_000),
     "training.window": (1, 1024),
     "training.num_steps": (1, 1_000_000_000),

@@ -165,6 +165,7 @@ LOSSES = {  # the loss of one batch
     "tokenizer.consistency_weight": 1.0,
     "dynamics.num_iterations": 3,
     "dynamics.prediction_steps": 1,
+    "dynamics.prediction_steps_start": 0.8,  # the losses are taken at three quarters of training
     "dynamics.quantize_predictions": False,
 }
 SCHEDULES = {  # what the loss is given at three quarters of training: competition of the slots, weight of the KL

@@ -4,7 +4,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from flam_jax.dynamics.factorizer import Competition
 from flam_jax.dynamics.flam import Flam, FlamOutput
@@ -21,6 +21,7 @@ def dynamics_loss(
     prediction_steps: int,
     levels: tuple[int, ...] | None,
     competition: Competition | None = None,
+    several: Bool[Array, ""] | bool = True,
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]], FlamOutput]:
     """Squared error of predicted features and KL of the latent actions.
 
@@ -39,14 +40,16 @@ def dynamics_loss(
       prediction_steps: passes, less than t.
       levels: quantize predictions to these levels before they are fed back; None feeds them back as they are.
       competition: see `Factorizer`.
+      several: whether the passes after the first are made; without them the loss is that of one.
 
     Returns:
-      The loss, its parts, and the output of the first pass.
+      The loss; its parts (`prediction_loss_first` and `_last`: of the first and the last pass that was made); and the
+      output of the first pass.
     """
     output = model.apply(variables, features, competition, rngs={"action": key})
     assert isinstance(output, FlamOutput)
     error = _squared_error(output.next_features, features[:, 1:])
-    later = jnp.zeros((0,))
+    prediction = last = error
     if prediction_steps > 1:
         frame = jnp.arange(features.shape[1])[:, None, None, None]
 
@@ -60,13 +63,16 @@ def dynamics_loss(
             assert isinstance(again, FlamOutput)
             return again.next_features, _squared_error(again.next_features, features[:, 1:], step)
 
-        _, later = jax.lax.scan(predict_again, output.next_features, jnp.arange(1, prediction_steps))
-    prediction = (error + later.sum()) / prediction_steps
+        def predict_on() -> tuple[Array, Array]:
+            _, later = jax.lax.scan(predict_again, output.next_features, jnp.arange(1, prediction_steps))
+            return (error + later.sum()) / prediction_steps, later[-1]
+
+        prediction, last = (
+            predict_on() if several is True else jax.lax.cond(several, predict_on, lambda: (error, error))
+        )
     kl = output.action_distribution.kl().sum(axis=(-2, -1)).mean()
     loss = prediction + kl_weight * kl
-    metrics = {"prediction_loss": prediction, "kl": kl, "prediction_loss_step_1": error}
-    if prediction_steps > 1:
-        metrics[f"prediction_loss_step_{prediction_steps}"] = later[-1]
+    metrics = {"prediction_loss": prediction, "kl": kl, "prediction_loss_first": error, "prediction_loss_last": last}
     return loss, metrics, output
 
 

@@ -67,7 +67,9 @@ class DynamicsStage:
         noise_key, action_key = jax.random.split(key)
         kl_weight = self.kl_weight(progress)
         competition = self.competition(progress, noise_key, features.shape[0])
-        loss, metrics, _ = self._dynamics_loss(params, features, action_key, kl_weight, competition)
+        start = self.fields.prediction_steps_start
+        several = progress >= start if start > 0 else True
+        loss, metrics, _ = self._dynamics_loss(params, features, action_key, kl_weight, competition, several)
         return loss, {**metrics, "kl_weight": kl_weight, "sharpness": competition.sharpness.mean()}
 
     def kl_weight(self, progress: jax.Array | float) -> jax.Array:
@@ -122,7 +124,9 @@ class DynamicsStage:
         features = self.tokenizer.apply(frozen, to_float(batch["frames"]), method="encode")
         return jax.lax.stop_gradient(features)  # type: ignore
 
-    def _dynamics_loss(self, params: Any, features: Any, key: Any, kl_weight: Any, competition: Any) -> Any:
+    def _dynamics_loss(
+        self, params: Any, features: Any, key: Any, kl_weight: Any, competition: Any, several: Any = True
+    ) -> Any:
         return dynamics_loss(
             self.module,
             {"params": params},
@@ -132,6 +136,7 @@ class DynamicsStage:
             prediction_steps=self.fields.prediction_steps,
             levels=tuple(self.tokenizer.levels) if self.fields.quantize_predictions else None,
             competition=competition,
+            several=several,
         )
 
     @functools.cached_property
