@@ -1,8 +1,12 @@
 """From configuration to modules: the place where the configuration object stops."""
 
+from typing import Any
+
 import jax.numpy as jnp
+from flax import linen as nn
 from ml_collections import ConfigDict
 
+from flam_jax.baselines.monolithic import Monolithic
 from flam_jax.config import validate
 from flam_jax.dynamics.flam import Flam
 from flam_jax.tokenizer.decoders import CnnDecoder, PatchDecoder
@@ -26,19 +30,34 @@ def build_tokenizer(config: ConfigDict) -> Tokenizer:
     return Tokenizer(encoder, decoder, tuple(c.levels))
 
 
-def build_dynamics(config: ConfigDict) -> Flam:
-    """The dynamics model of a configuration: a linen module, initialized with features f32[b t h w c]."""
+def build_dynamics(config: ConfigDict) -> nn.Module:
+    """The dynamics model of a configuration: a linen module, initialized with features f32[b t h w c].
+
+    FLAM, or a baseline that answers the same methods.
+    """
     c = validate(config).dynamics
-    return Flam(
-        num_factors=c.num_factors,
-        action_dim=c.total_action_dim // c.num_factors,
+    shared: dict[str, Any] = dict(
         model_dim=c.model_dim,
         num_blocks=c.num_blocks,
         num_heads=c.num_heads,
         history=c.history,
+        dtype=jnp.dtype(c.training.dtype),
+    )
+    if c.name in ("genie", "adaworld"):
+        return Monolithic(
+            grid=config.data.frame_size // config.tokenizer.patch_size,
+            feature_dim=len(config.tokenizer.levels),
+            action_dim=c.total_action_dim,
+            bottleneck="codebook" if c.name == "genie" else "gaussian",
+            num_codes=c.codebook_size,
+            **shared,
+        )
+    return Flam(
+        num_factors=c.num_factors,
+        action_dim=c.total_action_dim // c.num_factors,
         num_iterations=c.num_iterations,
         attention_sharpness=c.attention_sharpness,
         position_in_keys=c.position_in_keys,
         local_context=c.local_context,
-        dtype=jnp.dtype(c.training.dtype),
+        **shared,
     )

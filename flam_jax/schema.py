@@ -80,8 +80,8 @@ def default_config() -> Config:
                 training=_training(num_steps=100_000, batch_size=64, window=2),
             ),
             dynamics=dict(
-                name="flam",
-                num_factors=4,
+                name="flam",  # flam | genie | adaworld
+                num_factors=4,  # K; monolithic models (genie, adaworld) have one
                 total_action_dim=256,  # shared out evenly over the factors
                 model_dim=256,
                 num_blocks=2,  # per transformer: context stream, per-factor stream, aggregator
@@ -97,6 +97,7 @@ def default_config() -> Config:
                 rarity=1.0,  # exponent: 1 lets every content of a frame count alike, 0 every patch
                 position_in_keys=False,  # let slots compete for places as well as for contents
                 local_context=False,  # let the aggregator's patches see their neighbours and the last frame
+                codebook_size=8,  # of genie: how many actions there are
                 kl_weight=2e-4,  # beta, on summed squared error and summed KL
                 kl_weight_final=2e-4,  # beta is annealed geometrically to this value
                 kl_anneal_start=0.3,  # share of training at which annealing starts; it ends at 1
@@ -123,7 +124,7 @@ CHOICES = {
     "data.procgen.game": ("bigfish", "leaper", "starpilot"),
     "tokenizer.encoder": ("impala", "patch"),
     "tokenizer.decoder": ("cnn", "patch"),
-    "dynamics.name": ("flam",),
+    "dynamics.name": ("flam", "genie", "adaworld"),
     "tokenizer.training.schedule": ("constant", "cosine"),
     "tokenizer.training.dtype": ("float32", "bfloat16"),
     "dynamics.training.schedule": ("constant", "cosine"),
@@ -155,6 +156,7 @@ _BOUNDS: dict[str, tuple[float, float]] = {
     "dynamics.num_heads": (1, 256),
     "dynamics.history": (1, 1024),
     "dynamics.num_iterations": (1, 16),
+    "dynamics.codebook_size": (2, 65_536),
     "dynamics.attention_sharpness": (1e-3, 1e3),
     "dynamics.competition_warmup": (0, 1),
     "dynamics.rarity": (0, 2),

@@ -43,14 +43,14 @@ class Observation:
       slots: `f32[b t k d]`.
       attention: slot masks `f32[b t k h w]`, which sum to 1 over k.
       action_mean: means of the latent actions `f32[b t-1 k a]`.
-      action_log_var: logarithms of their variances, same shape.
+      action_kl: what they say, `f32[b t-1 k]` in nats.
     """
 
     features: Any
     slots: Any
     attention: Any
     action_mean: Any
-    action_log_var: Any
+    action_kl: Any
 
 
 @struct.dataclass
@@ -62,8 +62,6 @@ class WorldModel:
     tokenizer: nn.Module = struct.field(pytree_node=False)
     dynamics: nn.Module = struct.field(pytree_node=False)
     frame_size: int = struct.field(pytree_node=False)  # pixels per side
-    num_factors: int = struct.field(pytree_node=False)  # k
-    action_dim: int = struct.field(pytree_node=False)  # a, per factor
     quantize_predictions: bool = struct.field(pytree_node=False, default=True)
 
     @classmethod
@@ -81,8 +79,6 @@ class WorldModel:
             tokenizer=build.build_tokenizer(config),
             dynamics=build.build_dynamics(config),
             frame_size=config.data.frame_size,
-            num_factors=config.dynamics.num_factors,
-            action_dim=config.dynamics.total_action_dim // config.dynamics.num_factors,
             quantize_predictions=config.dynamics.quantize_predictions,
         )
 
@@ -149,7 +145,7 @@ class WorldModel:
             slots=factors.slots,
             attention=factors.attention,
             action_mean=actions.mean,
-            action_log_var=actions.log_var,
+            action_kl=actions.kl(),
         )
 
     @jax.jit
@@ -249,8 +245,18 @@ class WorldModel:
         return self.decode(jnp.moveaxis(features, 0, 1))
 
     def sample_actions(self, key: PRNGKeyArray, batch: int, steps: int) -> Float[Array, "b steps k a"]:
-        """Latent actions drawn from the prior N(0, I)."""
-        return jax.random.normal(key, (batch, steps, self.num_factors, self.action_dim))
+        """Latent actions drawn from the model's prior, N(0, I) for FLAM."""
+        return self._dynamics(key, (batch, steps), method="sample_actions")
+
+    @property
+    def num_factors(self) -> int:
+        """k; 1 for a monolithic model."""
+        return self.dynamics.num_factors  # type: ignore  # of every model of the house
+
+    @property
+    def action_dim(self) -> int:
+        """a, the size of one factor's latent action."""
+        return self.dynamics.action_dim  # type: ignore
 
     # Inside.
 

@@ -89,12 +89,13 @@ def test_every_example_runs(debug_run: Path) -> None:
 FLOORS = [
     {"tokenizer", "schema", "pictures"},
     {"dynamics", "config"},
-    {"build", "checkpoints", "command_line"},
+    {"baselines", "checkpoints", "command_line"},
+    {"build"},
     {"world_model"},
     {"training", "evaluation"},
     {"main"},
 ]
-PURE = ("tokenizer", "dynamics")
+PURE = ("tokenizer", "dynamics", "baselines")
 
 
 def imports(file: Path) -> set[str]:

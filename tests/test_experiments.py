@@ -156,7 +156,11 @@ SHAPES = {  # the shapes of the parameters
     "dynamics.history": 2,
     "dynamics.position_in_keys": True,
     "dynamics.local_context": True,
+    "dynamics.name": "adaworld",
+    "dynamics.codebook_size": 4,
 }
+# Fields that only some models have.
+MODELS = {"dynamics.codebook_size": "genie"}
 LOSSES = {  # the loss of one batch
     "tokenizer.change_weight": 3.0,
     "tokenizer.l1_weight": 2.0,
@@ -196,8 +200,8 @@ TRAINING = {  # what one look at the schedule, an update, a batch or a run shows
 }
 
 
-def base_config() -> Config:
-    config = copy.deepcopy(tiny_config(kl_weight=1e-2, kl_weight_final=1e-1))
+def base_config(model: str = "flam") -> Config:
+    config = copy.deepcopy(tiny_config(name=model, kl_weight=1e-2, kl_weight_final=1e-1))
     config.dynamics.update(prediction_steps=2, kl_anneal_start=0.5, competition_warmup=0.9)
     # A receptive field beyond the patch: only then can features change where pixels do not.
     config.tokenizer.encoder = "impala"
@@ -207,9 +211,10 @@ def base_config() -> Config:
 
 
 def changed(name: str, value: Any) -> Config:
-    config = copy.deepcopy(base_config())
+    config = copy.deepcopy(base_config(MODELS.get(name, "flam")))
+    before = get_field(config, name)
     override(config, name, value)
-    assert get_field(config, name) != get_field(base_config(), name)
+    assert get_field(config, name) != before
     return validate(config)
 
 
@@ -238,7 +243,8 @@ def loss_value(stage_name: str, name: str = "", value: Any = None) -> float:
 @pytest.mark.parametrize(("name", "value"), SHAPES.items(), ids=SHAPES)
 def test_a_field_of_a_model_changes_its_parameters(name: str, value: Any) -> None:
     stage = name.split(".")[0]
-    assert parameter_shapes(changed(name, value), stage) != parameter_shapes(base_config(), stage)
+    base = base_config(MODELS.get(name, "flam"))
+    assert parameter_shapes(changed(name, value), stage) != parameter_shapes(base, stage)
 
 
 @pytest.mark.parametrize(("name", "value"), LOSSES.items(), ids=LOSSES)
@@ -356,5 +362,4 @@ def test_a_field_of_training_changes_what_it_names(
 def test_every_field_of_the_stages_is_tried_above() -> None:
     tried = {*SHAPES, *LOSSES, *SCHEDULES, "dynamics.cache_codes"}
     tried |= {f"{stage}.training.{name}" for stage in STAGES for name in TRAINING}
-    tried.add("dynamics.name")  # has one value so far
     assert {name for name in field_names(base_config()) if name.startswith(STAGES)} == tried

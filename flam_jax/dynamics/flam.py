@@ -4,9 +4,10 @@ from typing import Any
 
 import flax.linen as nn
 import flax.struct
+import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from flam_jax.dynamics.aggregator import Aggregator
 from flam_jax.dynamics.attention import empty_cache
@@ -24,14 +25,11 @@ class FlamOutput:
     attention: Float[Array, "b t k h w"]
     action_mean: Float[Array, "b t-1 k a"]
     action_log_var: Float[Array, "b t-1 k a"]
+    action_kl: Float[Array, "b t-1 k"]  # nats
     actions: Float[Array, "b t-1 k a"]
     next_slots: Float[Array, "b t-1 k d"]
     next_features: Float[Array, "b t-1 h w c"]
-
-    @property
-    def action_distribution(self) -> ActionDistribution:
-        """Posterior of the latent actions."""
-        return ActionDistribution(self.action_mean, self.action_log_var)
+    auxiliary_loss: Float[Array, ""] | float = 0.0  # of models that are trained with more than prediction and KL
 
 
 @flax.struct.dataclass
@@ -112,7 +110,7 @@ class Flam(nn.Module):
         Raises:
           ValueError: fewer than two frames.
         """
-        _check_frames(features.shape[1])
+        check_frames(features.shape[1])
         factors, _ = self.factorizer(features, None, competition)
         slots = factors.slots
         context, _ = self.context(slots[:, :-1])
@@ -122,7 +120,14 @@ class Flam(nn.Module):
         next_slots, _ = self.forward_dynamics(slots[:, :-1], actions, context, None)
         next_features = self.aggregate(features[:, :-1], next_slots)
         return FlamOutput(
-            slots, factors.attention, posterior.mean, posterior.log_var, actions, next_slots, next_features
+            slots=slots,
+            attention=factors.attention,
+            action_mean=posterior.mean,
+            action_log_var=posterior.log_var,
+            action_kl=posterior.kl(),
+            actions=actions,
+            next_slots=next_slots,
+            next_features=next_features,
         )
 
     def factorize(self, features: Float[Array, "b t h w c"]) -> Factors:
@@ -135,7 +140,7 @@ class Flam(nn.Module):
         Raises:
           ValueError: fewer than two frames.
         """
-        _check_frames(slots.shape[1])
+        check_frames(slots.shape[1])
         return self._infer(slots, self.context(slots[:, :-1])[0])
 
     def predict_slots(
@@ -150,6 +155,10 @@ class Flam(nn.Module):
         """ẑ_{t+1} from z_t and ŝ_{t+1}, for all t at once; not quantized."""
         last_features = jnp.concatenate([features[:, :1], features[:, :-1]], axis=1)
         return self.aggregator(features, last_features, next_slots)
+
+    def sample_actions(self, key: PRNGKeyArray, shape: tuple[int, ...]) -> Float[Array, "*shape k a"]:
+        """Latent actions drawn from the prior N(0, I)."""
+        return jax.random.normal(key, (*shape, self.num_factors, self.action_dim))
 
     def init_cache(self, features: Float[Array, "b h w c"]) -> dict[str, Any]:
         """Caches before the first frame of `step`, whose features are `features`."""
@@ -185,6 +194,7 @@ class Flam(nn.Module):
         return self.inverse_dynamics(slots[:, :-1], slots[:, 1:], context)
 
 
-def _check_frames(frames: int) -> None:
+def check_frames(frames: int) -> None:
+    """Raises ValueError when no action lies between the frames."""
     if frames < 2:
         raise ValueError(f"latent actions lie between frames: expected at least 2 frames, got {frames}")

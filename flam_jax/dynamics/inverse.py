@@ -25,9 +25,17 @@ class ActionDistribution:
         """A reparameterized sample."""
         return self.mean + jnp.exp(0.5 * self.log_var) * jax.random.normal(key, self.mean.shape, self.mean.dtype)
 
-    def kl(self) -> Float[Array, "*b a"]:
-        """KL[q || N(0, 1)] of every dimension, in nats."""
-        return 0.5 * (jnp.square(self.mean) + jnp.exp(self.log_var) - 1.0 - self.log_var)
+    def kl(self) -> Float[Array, " *b"]:
+        """KL[q ‖ N(0, I)] of every latent action, in nats (PAPER: loss)."""
+        return 0.5 * (jnp.square(self.mean) + jnp.exp(self.log_var) - 1.0 - self.log_var).sum(axis=-1)
+
+
+def gaussian(outputs: Float[Array, "*b n"]) -> ActionDistribution:
+    """The distribution that 2a outputs of a layer stand for; outputs of 0 are a variance of e^-2."""
+    mean, log_var = jnp.split(outputs.astype(jnp.float32), 2, axis=-1)
+    middle, half = (LOG_VAR_MAX + LOG_VAR_MIN) / 2, (LOG_VAR_MAX - LOG_VAR_MIN) / 2
+    start = jnp.arctanh((-2.0 - middle) / half)
+    return ActionDistribution(mean, middle + half * jnp.tanh(log_var / half + start))  # bounded smoothly
 
 
 class InverseDynamics(nn.Module):
@@ -58,8 +66,4 @@ class InverseDynamics(nn.Module):
         pair = jnp.concatenate([slots, next_slots, next_slots - slots], axis=-1).astype(self.dtype)
         x = nn.Dense(dim, dtype=self.dtype)(pair)
         x, _ = FactorStream(self.num_blocks, self.num_heads, self.history, self.dtype, name="stream")(x, context)
-        mean, log_var = jnp.split(nn.Dense(2 * self.action_dim, dtype=self.dtype)(x).astype(jnp.float32), 2, axis=-1)
-        middle, half = (LOG_VAR_MAX + LOG_VAR_MIN) / 2, (LOG_VAR_MAX - LOG_VAR_MIN) / 2
-        # Bounded smoothly, and shifted so that an output of 0 is a variance of e^-2.
-        start = jnp.arctanh((-2.0 - middle) / half)
-        return ActionDistribution(mean, middle + half * jnp.tanh(log_var / half + start))
+        return gaussian(nn.Dense(2 * self.action_dim, dtype=self.dtype)(x))

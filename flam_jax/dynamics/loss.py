@@ -70,8 +70,8 @@ def dynamics_loss(
         prediction, last = (
             predict_on() if several is True else jax.lax.cond(several, predict_on, lambda: (error, error))
         )
-    kl = output.action_distribution.kl().sum(axis=(-2, -1)).mean()
-    loss = prediction + kl_weight * kl
+    kl = output.action_kl.sum(axis=-1).mean()
+    loss = prediction + kl_weight * kl + output.auxiliary_loss
     metrics = {"prediction_loss": prediction, "kl": kl, "prediction_loss_first": error, "prediction_loss_last": last}
     return loss, metrics, output
 

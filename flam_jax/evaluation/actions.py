@@ -10,11 +10,6 @@ from jaxtyping import Array, Float
 ACTIVE_VARIANCE = 0.01
 
 
-def kl_per_factor(mean: Float[Array, "*b k a"], log_var: Float[Array, "*b k a"]) -> Float[Array, "*b k"]:
-    """KL[q(a) ‖ N(0, I)] of every factor's latent action, summed over its units, in nats (PAPER: loss)."""
-    return 0.5 * jnp.sum(jnp.exp(log_var) + mean**2 - 1.0 - log_var, axis=-1)
-
-
 def active_units(mean: Float[Array, "*b k a"]) -> Float[Array, "k a"]:
     """1 for units whose posterior mean has a variance above 0.01 over all examples and frames, else 0."""
     flat = mean.reshape(-1, *mean.shape[-2:])
@@ -52,4 +47,4 @@ def prediction_errors(
     return error(action_mean), error(jnp.roll(action_mean, 1, axis=0))
 
 
-__all__ = ["ACTIVE_VARIANCE", "active_units", "kl_per_factor", "prediction_errors"]
+__all__ = ["ACTIVE_VARIANCE", "active_units", "prediction_errors"]

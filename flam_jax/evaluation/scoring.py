@@ -167,7 +167,7 @@ def _observed(config: Config, world_model: WorldModel, source: Any, length: int)
 
 def _action_scores(world_model: WorldModel, seen: Any, batch_size: int) -> dict[str, Any]:
     mean = np.asarray(seen.action_mean)
-    kl, active = jax.device_get(_information(mean, seen.action_log_var))
+    kl, active = np.asarray(seen.action_kl).mean(axis=(0, 1)), np.asarray(actions.active_units(jnp.asarray(mean)))
     result = {
         "kl": rounded(kl.sum()),
         "kl_per_factor": rounded(kl),
@@ -188,11 +188,6 @@ def _action_scores(world_model: WorldModel, seen: Any, batch_size: int) -> dict[
         "error": rounded(own),
         "error_shuffled": rounded(shuffled),
     }
-
-
-@jax.jit
-def _information(mean: jax.Array, log_var: jax.Array) -> tuple[jax.Array, jax.Array]:
-    return jnp.mean(actions.kl_per_factor(mean, log_var), axis=(0, 1)), actions.active_units(mean)
 
 
 @jax.jit

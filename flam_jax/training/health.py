@@ -21,7 +21,7 @@ def health_values(output: FlamOutput) -> dict[str, Float[Array, ""]]:
       attention_entropy: of each patch over the factors, 0 (one factor takes it) to 1 (all alike). share_factor/i: share
       of the patches that factor i takes.
     """
-    kl = output.action_distribution.kl().sum(axis=-1).mean(axis=(0, 1))
+    kl = output.action_kl.mean(axis=(0, 1))
     factors = kl.shape[0]
     attention = output.attention
     entropy = -jax.scipy.special.xlogy(attention, attention).sum(axis=2).mean() / np.log(max(factors, 2))
@@ -55,7 +55,7 @@ def action_leak(
       positions: of the slots at the next frame, by batch.
 
     Returns:
-      0 (nothing can be read) to 1; nan when there are too few examples to judge.
+      0 (nothing can be read) to 1; nan when there are too few examples to judge, or when no slot moves.
     """
     # Whole windows on one side: frames of one window tell of each other.
     count = sum(len(batch) for batch in actions)
@@ -72,7 +72,7 @@ def action_leak(
         weights = np.linalg.solve(x.T @ x + 1e-3 * len(x) * np.eye(x.shape[1]), x.T @ (fit_p - mean_p))
         unexplained += np.square(test_p - mean_p - (test_a - mean_a) @ weights).sum()
         total += np.square(test_p - mean_p).sum()
-    return float(np.clip(1 - unexplained / max(total, 1e-9), 0, 1))
+    return float(np.clip(1 - unexplained / total, 0, 1)) if total > 1e-6 else float("nan")
 
 
 def health_warnings(values: Mapping[str, float]) -> list[str]:

@@ -19,15 +19,20 @@ def make_model(size, **changes):
     b, t, h, w, c, k, blocks = size
     fields = dict(num_factors=k, action_dim=2, model_dim=8, num_blocks=blocks, num_heads=2, history=3)
     model = Flam(**(fields | changes))
+    features = jnp.asarray(np.random.default_rng(1).uniform(-1.0, 1.0, (b, t, h, w, c)), jnp.float32)
+    return model, random_parameters(model, features), features
+
+
+def random_parameters(model, features):
+    """Variables of a model with random values in every parameter."""
     rng = np.random.default_rng(0)
-    features = jnp.asarray(rng.uniform(-1.0, 1.0, (b, t, h, w, c)), jnp.float32)
     shapes = jax.eval_shape(model.init, {"params": jax.random.key(0), "action": jax.random.key(0)}, features)
 
     def fill(path, leaf):
         values = rng.normal(size=leaf.shape) * (0.3 if leaf.ndim > 1 else 0.1)
         return jnp.asarray(values + ("scale" in jax.tree_util.keystr(path)), leaf.dtype)
 
-    return model, jax.tree_util.tree_map_with_path(fill, shapes), features
+    return jax.tree_util.tree_map_with_path(fill, shapes)
 
 
 def max_difference(a, b):

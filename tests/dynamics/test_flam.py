@@ -7,7 +7,7 @@ import pytest
 from flam_jax.dynamics.factorizer import Competition, look_alikes
 from flam_jax.dynamics.flam import FlamOutput
 from flam_jax.dynamics.forward import ForwardDynamics
-from flam_jax.dynamics.inverse import InverseDynamics
+from flam_jax.dynamics.inverse import ActionDistribution, InverseDynamics
 from flam_jax.dynamics.streams import ContextStream
 from tests.dynamics.models import SIZES, apply, make_model, max_difference
 
@@ -21,6 +21,7 @@ def test_shapes_are_those_of_the_design(sized):
     assert out.slots.shape == (b, t, k, d)
     assert out.attention.shape == (b, t, k, h, w)
     assert out.action_mean.shape == out.action_log_var.shape == out.actions.shape == (b, t - 1, k, a)
+    assert out.action_kl.shape == (b, t - 1, k)
     assert out.next_slots.shape == (b, t - 1, k, d)
     assert out.next_features.shape == (b, t - 1, h, w, c)
 
@@ -186,7 +187,7 @@ def test_gradients_reach_every_parameter(change):
 
     def loss(variables):
         out = apply(model, variables, features, rngs={"action": jax.random.key(0)})
-        return jnp.square(out.next_features - features[:, 1:]).sum() + out.action_distribution.kl().sum()
+        return jnp.square(out.next_features - features[:, 1:]).sum() + out.action_kl.sum()
 
     gradients = jax.tree_util.tree_leaves_with_path(jax.jit(jax.grad(loss))(variables))
     # Only differences of the attention logits over the keys count, so a bias of the keys changes nothing.
@@ -213,6 +214,15 @@ def test_parts_called_alone_equal_the_whole(sized):
     assert max_difference(posterior.log_var, out.action_log_var) < 1e-5
     assert max_difference(next_slots, out.next_slots) < 1e-5
     assert max_difference(next_features, out.next_features) < 1e-5
+
+
+def test_kl_by_hand():
+    mean, log_var = jnp.zeros((3, 2, 2)), jnp.zeros((3, 2, 2))
+    assert max_difference(ActionDistribution(mean, log_var).kl(), jnp.zeros((3, 2))) == 0.0
+    mean, log_var = mean.at[:, 1, 0].set(2.0), log_var.at[:, 1, 1].set(jnp.log(0.25))
+    # 2²/2 for the mean; (0.25 - 1 + log 4)/2 for the variance.
+    expected = jnp.full(3, 2.0 + 0.5 * (0.25 - 1 + jnp.log(4.0)))
+    assert max_difference(ActionDistribution(mean, log_var).kl()[:, 1], expected) < 1e-6
 
 
 def test_one_frame_holds_no_action(sized):

@@ -59,19 +59,6 @@ def test_an_honest_action_tells_the_move_and_not_the_place():
     assert found["position"]["action_and_position"] > 0.95
 
 
-def test_kl_by_hand():
-    mean, log_var = np.zeros((3, 2, 2), np.float32), np.zeros((3, 2, 2), np.float32)
-    np.testing.assert_allclose(actions.kl_per_factor(jnp.asarray(mean), jnp.asarray(log_var)), 0.0)
-    mean[:, 1, 0] = 2.0
-    log_var[:, 1, 1] = np.log(0.25)
-    # 2²/2 for the mean; (0.25 - 1 + log 4)/2 for the variance.
-    np.testing.assert_allclose(
-        actions.kl_per_factor(jnp.asarray(mean), jnp.asarray(log_var))[:, 1],
-        2.0 + 0.5 * (0.25 - 1 + np.log(4)),
-        rtol=1e-6,
-    )
-
-
 def test_active_units_vary_over_the_data():
     mean = np.zeros((10, 2, 2), np.float32)
     mean[:, 0, 1] = np.linspace(-1, 1, 10)
