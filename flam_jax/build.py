@@ -6,12 +6,15 @@ import jax.numpy as jnp
 from flax import linen as nn
 from ml_collections import ConfigDict
 
+from flam_jax.baselines.ablations import CoupledFlam, RecurrentFlam
 from flam_jax.baselines.monolithic import Monolithic
 from flam_jax.config import validate
 from flam_jax.dynamics.flam import Flam
 from flam_jax.tokenizer.decoders import CnnDecoder, PatchDecoder
 from flam_jax.tokenizer.encoders import ImpalaEncoder, PatchEncoder
 from flam_jax.tokenizer.tokenizer import Tokenizer
+
+FACTORED = {"flam": Flam, "flam_recurrent": RecurrentFlam, "flam_coupled": CoupledFlam}
 
 
 def build_tokenizer(config: ConfigDict) -> Tokenizer:
@@ -35,7 +38,8 @@ def build_dynamics(config: ConfigDict) -> nn.Module:
 
     FLAM, or a baseline that answers the same methods.
     """
-    c = validate(config).dynamics
+    whole = validate(config)
+    c = whole.dynamics
     shared: dict[str, Any] = dict(
         model_dim=c.model_dim,
         num_blocks=c.num_blocks,
@@ -45,14 +49,14 @@ def build_dynamics(config: ConfigDict) -> nn.Module:
     )
     if c.name in ("genie", "adaworld"):
         return Monolithic(
-            grid=config.data.frame_size // config.tokenizer.patch_size,
-            feature_dim=len(config.tokenizer.levels),
+            grid=whole.data.frame_size // whole.tokenizer.patch_size,
+            feature_dim=len(whole.tokenizer.levels),
             action_dim=c.total_action_dim,
             bottleneck="codebook" if c.name == "genie" else "gaussian",
             num_codes=c.codebook_size,
             **shared,
         )
-    return Flam(
+    return FACTORED[c.name](
         num_factors=c.num_factors,
         action_dim=c.total_action_dim // c.num_factors,
         num_iterations=c.num_iterations,

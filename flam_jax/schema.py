@@ -80,7 +80,7 @@ def default_config() -> Config:
                 training=_training(num_steps=100_000, batch_size=64, window=2),
             ),
             dynamics=dict(
-                name="flam",  # flam | genie | adaworld
+                name="flam",  # flam | genie | adaworld | flam_recurrent | flam_coupled
                 num_factors=4,  # K; monolithic models (genie, adaworld) have one
                 total_action_dim=256,  # shared out evenly over the factors
                 model_dim=256,
@@ -124,7 +124,7 @@ CHOICES = {
     "data.procgen.game": ("bigfish", "leaper", "starpilot"),
     "tokenizer.encoder": ("impala", "patch"),
     "tokenizer.decoder": ("cnn", "patch"),
-    "dynamics.name": ("flam", "genie", "adaworld"),
+    "dynamics.name": ("flam", "genie", "adaworld", "flam_recurrent", "flam_coupled"),
     "tokenizer.training.schedule": ("constant", "cosine"),
     "tokenizer.training.dtype": ("float32", "bfloat16"),
     "dynamics.training.schedule": ("constant", "cosine"),

@@ -4,6 +4,8 @@ Learned slots compete for the patches of a frame by iterated slot attention (Loc
 each slot also attends causally to its own past values, which binds it to one entity over time.
 """
 
+from typing import Any
+
 import flax.linen as nn
 import flax.struct
 import jax
@@ -11,7 +13,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from flam_jax.dynamics.attention import KVCache, Mlp, TemporalAttention, empty_cache
+from flam_jax.dynamics.attention import Mlp, TemporalAttention, empty_cache
 
 # Added to every attention weight before the weights of a slot are normalized over the patches: a slot that wins no
 # patch would otherwise divide zero by zero.
@@ -93,8 +95,8 @@ class Factorizer(nn.Module):
         self.mlp_norm = nn.LayerNorm(dtype=self.dtype)
         self.mlp = Mlp(self.dtype)
 
-    def init_cache(self, batch: tuple[int, ...]) -> list[KVCache]:
-        """One cache per iteration."""
+    def init_cache(self, batch: tuple[int, ...]) -> Any:
+        """Before the first frame: one cache per iteration."""
         shape = (*batch, self.num_factors)
         make = lambda: empty_cache(shape, self.history, self.num_heads, self.slot_dim, self.dtype)  # noqa: E731
         return [make() for _ in range(self.num_iterations)]
@@ -102,9 +104,9 @@ class Factorizer(nn.Module):
     def __call__(
         self,
         features: Float[Array, "b t h w c"],
-        cache: list[KVCache] | None = None,
+        cache: Any = None,
         competition: Competition | None = None,
-    ) -> tuple[Factors, list[KVCache] | None]:
+    ) -> tuple[Factors, Any]:
         """All frames at once; with `cache`, the frames that follow those in the cache.
 
         Args:
@@ -128,21 +130,26 @@ class Factorizer(nn.Module):
             count = look_alikes(features).reshape(b, t, 1, h * w)
             weight = count ** -competition.rarity[:, None, None, None]
 
+        noise = None if competition is None else competition.query_noise[:, None].astype(self.dtype)
+        slots, attention, cache = self.compete(Patches(keys, values, weight), scale, noise, cache)
+        return Factors(slots, attention.reshape(b, t, -1, h, w)), cache
+
+    def compete(
+        self,
+        patches: "Patches",
+        scale: Float[Array, "b 1 1 1"],
+        noise: Float[Array, "b 1 k d"] | None,
+        cache: Any,
+    ) -> tuple[Float[Array, "b t k d"], Float[Array, "b t k n"], Any]:
+        """Slots of all frames, which start from the learned ones and attend to their own past in every iteration."""
         initial = self.initial_slots.astype(self.dtype)
-        slots = jnp.broadcast_to(initial, (b, t, *initial.shape))
+        slots = jnp.broadcast_to(initial, (*patches.keys.shape[:2], *initial.shape))
         new_cache = []
         attention = readout = None
         for iteration in range(self.num_iterations):
             if iteration == self.num_iterations - 1 and iteration > 0:
-                slots = jax.lax.stop_gradient(slots) + (initial - jax.lax.stop_gradient(initial))
-            queries = self.query(self.slot_norm(slots))
-            if competition is not None:
-                queries = queries + competition.query_noise[:, None].astype(self.dtype)
-            logits = jnp.einsum("btkd,btnd->btkn", queries, keys)
-            attention = jax.nn.softmax(logits.astype(jnp.float32) * scale, axis=2)
-            read = normalize_over_patches(attention if weight is None else attention * weight)
-            readout = jnp.einsum("btkn,btnv->btkv", read.astype(self.dtype), values)
-            slots, _ = self.update(slots, self.read(readout))
+                slots = implicit(slots, initial)
+            slots, attention, readout = self.bid(slots, patches, scale, noise)
             past, layer_cache = self.time(
                 self.time_norm(slots).swapaxes(1, 2), None if cache is None else cache[iteration]
             )
@@ -152,8 +159,39 @@ class Factorizer(nn.Module):
         assert attention is not None
         assert readout is not None
         # A straight road from the last read-out: the place of an entity must not get lost in the gates above.
-        slots = slots + self.read_last(readout)
-        return Factors(slots, attention.reshape(b, t, -1, h, w)), None if cache is None else new_cache
+        return slots + self.read_last(readout), attention, None if cache is None else new_cache
+
+    def bid(
+        self,
+        slots: Float[Array, "b t k d"],
+        patches: "Patches",
+        scale: Float[Array, "b 1 1 1"],
+        noise: Float[Array, "b 1 k d"] | None,
+    ) -> tuple[Float[Array, "b t k d"], Float[Array, "b t k n"], Float[Array, "b t k v"]]:
+        """One round of slot attention: updated slots, attention, and what each slot has read."""
+        queries = self.query(self.slot_norm(slots))
+        if noise is not None:
+            queries = queries + noise
+        logits = jnp.einsum("btkd,btnd->btkn", queries, patches.keys)
+        attention = jax.nn.softmax(logits.astype(jnp.float32) * scale, axis=2)
+        read = normalize_over_patches(attention if patches.weight is None else attention * patches.weight)
+        readout = jnp.einsum("btkn,btnv->btkv", read.astype(self.dtype), patches.values)
+        slots, _ = self.update(slots, self.read(readout))
+        return slots, attention, readout
+
+
+@flax.struct.dataclass
+class Patches:
+    """What slots compete for: no array types here, jax maps over it with placeholders."""
+
+    keys: Any  # f[b t n d]
+    values: Any  # f[b t n v]
+    weight: Any  # f32[b t 1 n] or None: how much a patch counts in what a slot reads
+
+
+def implicit(slots: Float[Array, "b t k d"], initial: Float[Array, "*#b k d"]) -> Float[Array, "b t k d"]:
+    """The value of `slots`, the gradient of `initial`: the fixed point is not differentiated (Chang et al. 2022)."""
+    return jax.lax.stop_gradient(slots) + (initial - jax.lax.stop_gradient(initial))
 
 
 def normalize_over_patches(attention: Float[Array, "*b k n"]) -> Float[Array, "*b k n"]:

@@ -1,6 +1,6 @@
 """FLAM, the factored latent action model (stage 2): the data's path from features to the next features."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import flax.struct
@@ -71,9 +71,15 @@ class Flam(nn.Module):
     local_context: bool = False
     dtype: DTypeLike = jnp.float32
 
+    # Ablations replace these. Axis 2 of every array is the factor's, axis 1 of the caches; the context is the same for
+    # all factors.
+    factorizer_type: ClassVar[Any] = Factorizer
+    inverse_type: ClassVar[Any] = over_factors(InverseDynamics, in_axes=(2, 2, None), out_axes=2)
+    forward_type: ClassVar[Any] = over_factors(ForwardDynamics, in_axes=(2, 2, None, 1), out_axes=(2, 1))
+
     def setup(self):
         block: dict[str, Any] = dict(num_blocks=self.num_blocks, num_heads=self.num_heads, dtype=self.dtype)
-        self.factorizer = Factorizer(
+        self.factorizer = self.factorizer_type(
             num_factors=self.num_factors,
             slot_dim=self.model_dim,
             num_iterations=self.num_iterations,
@@ -84,11 +90,8 @@ class Flam(nn.Module):
             dtype=self.dtype,
         )
         self.context = ContextStream(history=self.history, **block)
-        # Axis 2 of every array is the factor's, axis 1 of the caches; the context is the same for all factors.
-        inverse = over_factors(InverseDynamics, in_axes=(2, 2, None), out_axes=2)
-        forward = over_factors(ForwardDynamics, in_axes=(2, 2, None, 1), out_axes=(2, 1))
-        self.inverse_dynamics = inverse(action_dim=self.action_dim, history=self.history, **block)
-        self.forward_dynamics = forward(history=self.history, **block)
+        self.inverse_dynamics = self.inverse_type(action_dim=self.action_dim, history=self.history, **block)
+        self.forward_dynamics = self.forward_type(history=self.history, **block)
         self.aggregator = Aggregator(model_dim=self.model_dim, local_context=self.local_context, **block)
 
     def __call__(

@@ -4,15 +4,16 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax import linen as nn
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from flam_jax.dynamics.factorizer import Competition
-from flam_jax.dynamics.flam import Flam, FlamOutput
+from flam_jax.dynamics.flam import FlamOutput
 from flam_jax.tokenizer import fsq
 
 
 def dynamics_loss(
-    model: Flam,
+    model: nn.Module,
     variables: Any,
     features: Float[Array, "b t h w c"],
     key: PRNGKeyArray,
@@ -32,7 +33,7 @@ def dynamics_loss(
     inferred from the true frames. Every pass handles all frames at once; the error is averaged over the passes.
 
     Args:
-      model: the dynamics.
+      model: the dynamics, FLAM or a baseline with the same call.
       variables: its parameters.
       features: tokenizer features of consecutive frames.
       key: for sampling the actions.

@@ -1,0 +1,103 @@
+"""FLAM with one of its ideas taken out (PAPER: results, the ablations)."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from flam_jax.dynamics.attention import KVCache
+from flam_jax.dynamics.factorizer import Factorizer, Patches, implicit
+from flam_jax.dynamics.flam import Flam
+from flam_jax.dynamics.inverse import ActionDistribution, gaussian
+from flam_jax.dynamics.streams import ContextStream
+
+
+class RecurrentFactorizer(Factorizer):
+    """No temporal attention: the slots of a frame start from those of the frame before it."""
+
+    def init_cache(self, batch: tuple[int, ...]) -> Float[Array, "*b k d"]:
+        """Before the first frame: the learned slots."""
+        return jnp.broadcast_to(self.initial_slots.astype(self.dtype), (*batch, *self.initial_slots.shape))
+
+    def compete(
+        self, patches: Patches, scale: Float[Array, "b 1 1 1"], noise: Float[Array, "b 1 k d"] | None, cache: Any
+    ) -> tuple[Float[Array, "b t k d"], Float[Array, "b t k n"], Any]:
+        """As the factorizer's, one frame after the other."""
+        batch, frames = patches.keys.shape[:2]
+        last = (self.init_cache((batch,)) if cache is None else cache)[:, None]
+        all_slots, all_attention = [], []
+        for frame in range(frames):
+            part = jax.tree.map(lambda x, frame=frame: x[:, frame : frame + 1], patches)
+            slots, attention, readout = last, None, None
+            for iteration in range(self.num_iterations):
+                if iteration == self.num_iterations - 1 and iteration > 0:
+                    slots = implicit(slots, last)
+                slots, attention, readout = self.bid(slots, part, scale, noise)
+                slots = slots + self.mlp(self.mlp_norm(slots))
+            assert readout is not None
+            last = slots + self.read_last(readout)
+            all_slots.append(last)
+            all_attention.append(attention)
+        cache = None if cache is None else last[:, 0]
+        return jnp.concatenate(all_slots, axis=1), jnp.concatenate(all_attention, axis=1), cache
+
+
+class CoupledInverseDynamics(nn.Module):
+    """All factors at once: every latent action may depend on every next slot."""
+
+    action_dim: int
+    num_blocks: int
+    num_heads: int
+    history: int
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, slots: Float[Array, "b t k d"], next_slots: Float[Array, "b t k d"], context: Float[Array, "b t k d"]
+    ) -> ActionDistribution:
+        """As `InverseDynamics`, for all factors."""
+        pair = jnp.concatenate([slots, next_slots, next_slots - slots], axis=-1).astype(self.dtype)
+        x = nn.Dense(slots.shape[-1], dtype=self.dtype)(pair) + context
+        x, _ = ContextStream(self.num_blocks, self.num_heads, self.history, self.dtype, name="stream")(x)
+        return gaussian(nn.Dense(2 * self.action_dim, dtype=self.dtype)(x))
+
+
+class CoupledForwardDynamics(nn.Module):
+    """All factors at once: every next slot may depend on every latent action."""
+
+    num_blocks: int
+    num_heads: int
+    history: int
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self,
+        slots: Float[Array, "b t k d"],
+        actions: Float[Array, "b t k a"],
+        context: Float[Array, "b t k d"],
+        cache: list[KVCache] | None = None,
+    ) -> tuple[Float[Array, "b t k d"], list[KVCache] | None]:
+        """As `ForwardDynamics`, for all factors."""
+        dim = slots.shape[-1]
+        x = nn.Dense(dim, dtype=self.dtype, name="slot")(slots.astype(self.dtype)) + context
+        x = x + nn.Dense(dim, use_bias=False, dtype=self.dtype, name="action")(actions.astype(self.dtype))
+        stream = ContextStream(self.num_blocks, self.num_heads, self.history, self.dtype, name="stream")
+        x, cache = stream(x, cache)
+        return slots + nn.Dense(dim, dtype=self.dtype, name="out")(x), cache
+
+
+class RecurrentFlam(Flam):
+    """FLAM without temporal attention in the factorizer."""
+
+    factorizer_type = RecurrentFactorizer
+
+
+class CoupledFlam(Flam):
+    """FLAM with globally coupled dynamics: inverse dynamics see all next slots, forward dynamics all actions."""
+
+    inverse_type = CoupledInverseDynamics
+    forward_type = CoupledForwardDynamics
