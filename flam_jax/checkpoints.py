@@ -12,6 +12,7 @@ What a start reads, in this order:
 
 import json
 import os
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -224,6 +225,37 @@ def check_config(directory: str | Path, config: Config, stage: str) -> None:
         raise CheckpointError(f"{directory} was trained with another configuration: {fields}; take another --workdir")
 
 
+def adopt_tokenizer(source: str | Path, workdir: str | Path, config: Config) -> None:
+    """Copies the trained tokenizer of another run, whole or not at all; does nothing when it was copied before.
+
+    Args:
+      source: workdir of the other run.
+      workdir: of this run.
+      config: of this run; it must agree with the other in the data and in the tokenizer, its training apart.
+
+    Raises:
+      CheckpointError: there is no finished tokenizer, or it is of other data or other sizes.
+    """
+    origin, target = Path(source) / "tokenizer", Path(workdir) / "tokenizer"
+    field = f"config.tokenizer.restore_from = {str(source)!r}"
+    if not finished_step(origin) or not (origin / "checkpoints").is_dir():
+        raise CheckpointError(f"{field}: expected the workdir of a run whose tokenizer is finished")
+    with Checkpoints(origin, read_only=True) as checkpoints:
+        stored = checkpoints.meta()["config"]
+    free = ("seed", "tokenizer.training.", "tokenizer.restore_from")
+    different = [entry for entry in differences(stored, config, "tokenizer") if not entry[0].startswith(free)]
+    if different:
+        fields = "; ".join(f"config.{name} is {old} there, {new} here" for name, old, new in different)
+        raise CheckpointError(f"{field}: that tokenizer does not fit: {fields}")
+    if target.is_dir():
+        if finished_step(target):
+            return
+        raise CheckpointError(f"{target} holds an unfinished tokenizer of this run's own; take another --workdir")
+    partial = target.with_name(f"tokenizer.partial.{os.getpid()}")
+    shutil.copytree(origin, partial)
+    partial.replace(target)
+
+
 def finished_step(directory: str | Path) -> int:
     """The step up to which a stage is done; 0 when it is not."""
     return read_finished(directory).get("step", 0)
@@ -256,6 +288,7 @@ def write_text(path: str | Path, text: str) -> None:
 __all__ = [
     "CheckpointError",
     "Checkpoints",
+    "adopt_tokenizer",
     "check_config",
     "finished_step",
     "read_finished",

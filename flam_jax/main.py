@@ -57,24 +57,31 @@ def guarded_run(config: Config, options: Arguments) -> int:
 def run(config: Config, workdir: Path) -> None:
     """From a configuration to a trained, evaluated model; stages that are done are skipped."""
     from data_pipelines import prepare
-    from flam_jax.checkpoints import check_config, write_text
+    from flam_jax.checkpoints import adopt_tokenizer, check_config, restore_parameters, write_text
     from flam_jax.evaluation import evaluate
     from flam_jax.training.dynamics_stage import DynamicsStage
-    from flam_jax.training.sharding import check_batch_size, make_mesh
+    from flam_jax.training.sharding import check_batch_size, make_mesh, tree_shardings
     from flam_jax.training.tokenizer_stage import TokenizerStage
     from flam_jax.training.trainer import train
 
     mesh = make_mesh(**config.mesh)
     for stage in ("tokenizer", "dynamics"):  # everything that can be refused is, before hours of work
         check_batch_size(config[stage].training.batch_size, mesh, f"{stage}.training.batch_size")
-        check_config(workdir / stage, config, stage)
+        if stage == "tokenizer" and config.tokenizer.restore_from:
+            adopt_tokenizer(config.tokenizer.restore_from, workdir, config)
+        else:
+            check_config(workdir / stage, config, stage)
     write_text(workdir / "config.json", to_json(config))
 
     dataset = prepare(config.data)
     print(dataset.describe(), flush=True)
-    tokenizer = TokenizerStage(config, dataset)
-    variables = train(tokenizer, config, workdir, tokenizer.make_loader, mesh=mesh)
-    dynamics = DynamicsStage(config, dataset, variables["params"])
+    if config.tokenizer.restore_from:
+        print(f"tokenizer of {config.tokenizer.restore_from}", flush=True)
+        frozen = restore_parameters(workdir / "tokenizer", lambda shapes: tree_shardings(shapes, mesh))
+    else:
+        tokenizer = TokenizerStage(config, dataset)
+        frozen = train(tokenizer, config, workdir, tokenizer.make_loader, mesh=mesh)["params"]
+    dynamics = DynamicsStage(config, dataset, frozen)
     train(dynamics, config, workdir, dynamics.make_loader, mesh=mesh)
     evaluate(config, workdir, dataset)
     print(f"done: {workdir}/report.html, {workdir}/evaluation.json; curves: tensorboard --logdir {workdir}")

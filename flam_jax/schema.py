@@ -66,6 +66,7 @@ def default_config() -> Config:
                 ),
             ),
             tokenizer=dict(
+                restore_from="",  # workdir of a run whose trained tokenizer is taken; empty: one is trained
                 encoder="impala",  # impala | patch
                 decoder="cnn",  # cnn | patch
                 patch_size=8,  # pixels per side that one code stands for
