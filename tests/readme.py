@@ -33,7 +33,9 @@ def runnable(command: str) -> list[list[str]]:
 
 
 def in_debug(word: str) -> str:
-    """`--config=FILE:variant,cpu` -> `--config=FILE:variant,debug`."""
+    """`--config=FILE:variant,cpu` -> `--config=FILE:variant,debug`, and `--preset=cpu` -> `--preset=debug`."""
+    if word == "--preset=cpu":
+        return "--preset=debug"
     if not word.startswith("--config="):
         return word
     path, _, arguments = word.partition(":")

@@ -15,7 +15,16 @@ from tests import readme
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = ["README.md", "ARCHITECTURE.md"]
 # Names in documents that stand for what a run makes, not for files of the repository.
-MADE = ("config.json", "evaluation.json", "metrics.jsonl", "report.html", "finished.json", "blank.npy")
+MADE = (
+    "config.json",
+    "evaluation.json",
+    "results.json",
+    "results.html",
+    "metrics.jsonl",
+    "report.html",
+    "finished.json",
+    "blank.npy",
+)
 MADE_FOLDERS = ("tokenizer/", "dynamics/", "tensorboard/", "data/", "runs/", "checkpoints/", "pictures/")
 
 
@@ -93,7 +102,8 @@ FLOORS = [
     {"build"},
     {"world_model"},
     {"training", "evaluation"},
-    {"main"},
+    {"main", "studies"},
+    {"reproduce"},
 ]
 PURE = ("tokenizer", "dynamics", "baselines")
 

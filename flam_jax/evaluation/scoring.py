@@ -62,6 +62,10 @@ def evaluate(
         "seed": config.seed,
         "device": describe_device(),
         "steps": {stage: done.get("step", 0) for stage, done in finished.items()},
+        "parameters": {
+            "tokenizer": _count(world_model.tokenizer_params),
+            "dynamics": _count(world_model.dynamics_params),
+        },
         "seconds": {stage: done["seconds"] for stage, done in finished.items() if "seconds" in done},
         **scores,
     }
@@ -70,6 +74,10 @@ def evaluate(
         checkpoints.write_text(workdir / FILE, json.dumps(result, indent=1) + "\n")
         write_report(config, workdir, result, world_model, dataset)
     return result
+
+
+def _count(tree: Any) -> int:
+    return sum(leaf.size for leaf in jax.tree.leaves(tree))
 
 
 def dataset_name(config: Config) -> str:

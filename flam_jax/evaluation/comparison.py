@@ -1,0 +1,179 @@
+"""Many runs beside each other: means with confidence intervals over seeds, `results.json`, and a page."""
+
+import html
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from flam_jax.checkpoints import write_text
+from flam_jax.evaluation.charts import Line, line_chart
+from flam_jax.evaluation.report import table
+from flam_jax.evaluation.style import STYLE
+
+CONFIDENCE = 0.95
+COLORS = ("#2563c9", "#c77d11", "#2e9e5b", "#b3363e", "#7a4fbf", "#4b5563")
+# Where a number lies in `evaluation.json`, and what tables call it.
+NUMBERS = {
+    "psnr_step_1": ("PSNR step 1", ("rollout", "psnr", 0)),
+    "psnr_last": ("PSNR last step", ("rollout", "psnr", -1)),
+    "psnr_mean": ("PSNR mean", ("rollout", "psnr_mean")),
+    "ssim_mean": ("SSIM mean", ("rollout", "ssim_mean")),
+    "moving_psnr_mean": ("PSNR of moving pixels", ("rollout", "moving_psnr_mean")),
+    "ceiling_psnr_mean": ("ceiling PSNR mean", ("rollout", "ceiling_psnr_mean")),
+    "kl": ("KL, nats a frame", ("actions", "kl")),
+    "leak": ("next cell from the action alone", ("actions", "leak", "position", "action_mlp")),
+    "attention": ("attention on agents, lowest", ("binding", "attention", min)),
+    "probe": ("position probe", ("binding", "probe_accuracy")),
+    "seconds": ("training, s", ("seconds", "dynamics")),
+    "parameters": ("parameters", ("parameters", "dynamics")),
+}
+# PSNR that the paper reports, by column and row of the tables (PAPER: protocol and results). Its sizes and corpora are
+# its own.
+PAPER_PSNR = {
+    ("4agents", "FLAM"): 56.5,
+    ("4agents", "without temporal attention"): 51.6,
+    ("4agents", "globally coupled"): 56.3,
+}
+
+
+def number(result: Mapping[str, Any], path: Sequence[Any]) -> float | None:
+    """A value of `evaluation.json` by its path; a function in the path is called. None where there is no number."""
+    value: Any = result
+    for part in path:
+        try:
+            value = part(value) if callable(part) else value[part]
+        except (KeyError, IndexError):
+            return None
+    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+
+
+def interval(values: Sequence[float]) -> tuple[float, float | None]:
+    """Mean, and half the width of its 95 % confidence interval by Student's t; None for fewer than two values."""
+    if len(values) < 2:
+        return float(np.mean(values)), None
+    half = stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1) * np.std(values, ddof=1) / math.sqrt(len(values))
+    return float(np.mean(values)), float(half)
+
+
+def difference(first: Sequence[float], second: Sequence[float]) -> tuple[float, float | None]:
+    """Mean of `first` less that of `second`, with half the width of its interval (Welch's t)."""
+    mean = float(np.mean(first) - np.mean(second))
+    if min(len(first), len(second)) < 2:
+        return mean, None
+    a, b = (float(np.var(values, ddof=1)) / len(values) for values in (first, second))
+    if a + b == 0:
+        return mean, 0.0
+    freedom = (a + b) ** 2 / (a**2 / (len(first) - 1) + b**2 / (len(second) - 1))
+    return mean, float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom) * math.sqrt(a + b))
+
+
+def summarize(runs: Sequence[tuple[str, str, int, Mapping[str, Any]]]) -> dict[str, Any]:
+    """Columns of rows of numbers.
+
+    Args:
+      runs: column, row, seed and `evaluation.json` of every finished run.
+
+    Returns:
+      `{column: {row: {"seeds": [...], "numbers": {name: {"mean", "half_width", "values"}}, "psnr": [[one per step] per
+      seed], "devices": [...], "steps": [...]}}}`.
+    """
+    columns: dict[str, Any] = {}
+    for column, row, seed, result in runs:
+        cell = columns.setdefault(column, {}).setdefault(
+            row, {"seeds": [], "numbers": {}, "psnr": [], "devices": [], "steps": []}
+        )
+        cell["seeds"].append(seed)
+        cell["psnr"].append(result["rollout"]["psnr"])
+        cell["devices"].append(result["device"])
+        cell["steps"].append(result["steps"]["dynamics"])
+        for name, (_, path) in NUMBERS.items():
+            value = number(result, path)
+            if value is not None:
+                cell["numbers"].setdefault(name, {"values": []})["values"].append(value)
+    for rows in columns.values():
+        for cell in rows.values():
+            for entry in cell["numbers"].values():
+                entry["mean"], entry["half_width"] = interval(entry["values"])
+    return columns
+
+
+def write_results(
+    workdir: str | Path, study: str, preset: str, columns: Mapping[str, Any], missing: Sequence[str]
+) -> Path:
+    """Writes `results.json` and `results.html` of a study.
+
+    Args:
+      workdir: of the study.
+      study: its name.
+      preset: its preset.
+      columns: from `summarize`.
+      missing: folders of the cells that are not finished.
+
+    Returns:
+      Path of the page.
+    """
+    workdir = Path(workdir)
+    result = {"study": study, "preset": preset, "confidence": CONFIDENCE, "columns": columns, "missing": list(missing)}
+    write_text(workdir / "results.json", json.dumps(result, indent=1) + "\n")
+    note = (
+        f"Preset {preset}. Means over seeds ± half of the 95 % confidence interval (Student's t); differences from the "
+        "first row likewise (Welch's t). All rows of a table use one data set and one tokenizer, and the same number "
+        "of steps. The paper's figures are of its own sizes and corpora."
+    )
+    if missing:
+        note += f" Not finished: {', '.join(missing)}."
+    body = "".join(_column(name, rows) for name, rows in columns.items())
+    title = html.escape(f"Study {study}")
+    command = f"python -m flam_jax.reproduce --study={study} --preset={preset} --workdir=WORKDIR"
+    path = workdir / "results.html"
+    write_text(
+        path,
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
+        f'<meta name="viewport" content="width=device-width"><style>{STYLE}</style></head><body><main>'
+        f'<header><h1>{title}</h1><p class="note">{html.escape(note)}</p>'
+        f'<p class="note">This page is made again by <code>{html.escape(command)}</code>.</p></header>{body}'
+        "</main></body></html>\n",
+    )
+    return path
+
+
+def _column(column: str, rows: Mapping[str, Any]) -> str:
+    first = next(iter(rows.values()))
+    shown = [name for name in NUMBERS if any(name in cell["numbers"] for cell in rows.values())]
+    head = ["", "seeds", *(NUMBERS[name][0] for name in shown), "PSNR mean, less the first row's", "paper, PSNR"]
+    lines = []
+    for row, cell in rows.items():
+        apart = None
+        if cell is not first:
+            apart = _text(*difference(*(c["numbers"]["psnr_mean"]["values"] for c in (cell, first))), "psnr_mean")
+        numbers = [cell["numbers"].get(name) for name in shown]
+        texts = [
+            _text(entry["mean"], entry["half_width"], name) if entry else None
+            for name, entry in zip(shown, numbers, strict=True)
+        ]
+        paper = PAPER_PSNR.get((column, row))
+        lines.append([row, len(cell["seeds"]), *texts, apart, None if paper is None else f"{paper:.1f}"])
+    curves = []
+    for color, (row, cell) in zip(COLORS, rows.items(), strict=False):
+        for index, psnr in enumerate(cell["psnr"]):
+            curves.append(Line(row if index == 0 else "", list(range(1, len(psnr) + 1)), psnr, color))
+    devices = ", ".join(sorted({device for cell in rows.values() for device in cell["devices"]}))
+    steps = ", ".join(str(n) for n in sorted({n for cell in rows.values() for n in cell["steps"]}))
+    facts = html.escape(f"{devices}; {steps} steps")
+    chart = f'<div class="charts">{line_chart("PSNR, dB, every seed", curves, "step")}</div>'
+    return f'<section><h2>{html.escape(column)}</h2><p class="note">{facts}</p>{table(head, lines)}{chart}</section>'
+
+
+def _text(mean: float, half_width: float | None, name: str) -> str:
+    digits = 0 if name in ("seconds", "parameters") else 3 if name in ("ssim_mean", "leak", "attention", "probe") else 2
+    if half_width is None or name == "parameters":
+        return f"{mean:,.{digits}f}"
+    return f"{mean:,.{digits}f} ± {half_width:,.{digits}f}"
+
+
+__all__ = ["difference", "interval", "number", "summarize", "write_results"]

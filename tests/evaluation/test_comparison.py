@@ -1,0 +1,66 @@
+"""Intervals against known ones, and a page of runs that are not all there."""
+
+import json
+
+import numpy as np
+import pytest
+
+from flam_jax.evaluation.comparison import difference, interval, number, summarize, write_results
+
+
+def result(psnr, **changes):
+    values = {
+        "rollout": {"psnr": psnr, "psnr_mean": float(np.mean(psnr)), "ssim_mean": 0.9, "lpips": "not computed"},
+        "actions": {"kl": 3.0},
+        "device": "1 x cpu",
+        "steps": {"dynamics": 6},
+        "seconds": {"dynamics": 2.0},
+        "parameters": {"dynamics": 100},
+    }
+    return values | changes
+
+
+def test_the_interval_is_students():
+    mean, half = interval([1.0, 2.0, 3.0])
+    assert mean == 2.0
+    assert half == pytest.approx(4.302653 / 3**0.5, rel=1e-5)  # t of two degrees of freedom, deviation of 1
+    assert interval([5.0]) == (5.0, None)
+
+
+def test_the_interval_holds_the_mean_as_often_as_it_says():
+    rng = np.random.default_rng(0)
+    inside = [abs(mean) <= half for mean, half in (interval(rng.normal(size=3)) for _ in range(2000))]
+    assert np.mean(inside) == pytest.approx(0.95, abs=0.02)
+
+
+def test_the_difference_is_welchs():
+    mean, half = difference([3.0, 5.0], [1.0, 1.0, 1.0])
+    assert mean == 3.0
+    assert half == pytest.approx(12.7062, rel=1e-4)  # all the variance is in two values: one degree of freedom
+    assert difference([3.0], [1.0]) == (2.0, None)
+    assert difference([3.0, 3.0], [1.0, 1.0]) == (2.0, 0.0)
+
+
+def test_numbers_are_found_by_their_path():
+    values = result([1.0, 2.0], binding={"attention": [0.5, 0.2]})
+    assert number(values, ("rollout", "psnr", -1)) == 2.0
+    assert number(values, ("binding", "attention", min)) == 0.2
+    assert number(values, ("actions", "leak", "position", "action_mlp")) is None
+    assert number(values, ("rollout", "lpips")) is None
+
+
+def test_results_of_what_is_finished(tmp_path):
+    runs = [
+        ("4agents", "FLAM", 0, result([30.0, 28.0])),
+        ("4agents", "FLAM", 1, result([32.0, 30.0])),
+        ("4agents", "Genie", 0, result([25.0, 20.0])),
+    ]
+    columns = summarize(runs)
+    assert columns["4agents"]["FLAM"]["seeds"] == [0, 1]
+    assert columns["4agents"]["FLAM"]["numbers"]["psnr_last"]["mean"] == 29.0
+    assert columns["4agents"]["Genie"]["numbers"]["psnr_mean"]["half_width"] is None
+    page = write_results(tmp_path, "multigrid", "debug", columns, ["4agents/genie/seed1"]).read_text()
+    assert json.loads((tmp_path / "results.json").read_text())["missing"] == ["4agents/genie/seed1"]
+    for text in ("30.00 ± 12.71", "22.50", "-7.50", "56.5", "Not finished: 4agents/genie/seed1", "<svg"):
+        assert text in page, text
+    assert "http" not in page

@@ -1,0 +1,93 @@
+"""Studies are what they say they are, and the command goes on where it stopped."""
+
+import json
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from flam_jax import reproduce
+from flam_jax.build import build_dynamics
+from flam_jax.config import ConfigError
+from flam_jax.studies import PRESETS, STUDIES, cells
+from tests import readme
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(autouse=True)
+def in_the_repository(monkeypatch):
+    monkeypatch.chdir(ROOT)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("study", STUDIES)
+def test_rows_of_a_column_differ_in_the_model_alone(study, preset):
+    """Same data, tokenizer, training and total size of the actions; parameter counts within a tenth of FLAM's."""
+    columns = {}
+    for cell in cells(study, preset):
+        config = cell.config({})
+        counted = "debug" if cell.seed else _parameters(config)
+        columns.setdefault(cell.column, {}).setdefault(cell.row, []).append((cell.seed, config, counted))
+    for rows in columns.values():
+        assert len(rows) >= 3
+        assert len({tuple(seed for seed, *_ in runs) for runs in rows.values()}) == 1  # the same seeds
+        flam = rows["FLAM"][0]
+        for runs in rows.values():
+            _, config, count = runs[0]
+            for section in ("data", "tokenizer", "evaluation"):
+                assert config[section] == flam[1][section]
+            different = {name for name, value in config.dynamics.items() if value != flam[1].dynamics[name]}
+            assert different <= {"name", "model_dim"}
+            if preset != "debug":
+                assert count == pytest.approx(flam[2], rel=0.1)
+
+
+def _parameters(config):
+    grid = config.data.frame_size // config.tokenizer.patch_size
+    features = jax.ShapeDtypeStruct((1, 2, grid, grid, len(config.tokenizer.levels)), jnp.float32)
+    shapes = jax.eval_shape(build_dynamics(config).init, jax.eval_shape(lambda: jax.random.key(0)), features)
+    return sum(leaf.size for leaf in jax.tree.leaves(shapes))
+
+
+def test_all_holds_every_cell_once():
+    folders = [cell.folder for cell in cells("all", "cpu")]
+    assert len(set(folders)) == len(folders)
+    assert set(folders) == {cell.folder for study in STUDIES for cell in cells(study, "cpu")}
+
+
+def test_mistakes_are_one_line(capsys):
+    for words, expected in (
+        (["--study=multigird"], "--study=multigird: expected one of multigrid, procgen"),
+        (["--study=multigrid", "--preset=big"], "--preset=big: expected one of cpu, paper, debug"),
+        (["--study=multigrid", "extra"], "unexpected argument 'extra'"),
+        (["--study=multigrid", "--config.dynamics.kl_wieght=1"], "the nearest is config.dynamics.kl_weight"),
+    ):
+        assert reproduce.main([*words, "--workdir=nowhere"]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith("flam_jax.reproduce: ")
+        assert expected in line
+    assert not Path("nowhere").exists()
+    with pytest.raises(ConfigError):
+        cells("none", "cpu")
+
+
+@pytest.mark.xdist_group("debug_run")
+def test_a_study_from_nothing_and_again(debug_run):
+    command = [sys.executable, "-m", "flam_jax.reproduce", "--study=multigrid", "--preset=debug"]
+    command += ["--workdir=runs/study"]  # that of the README, which may have been run already
+    assert "multigrid: 3 runs, " in readme.run(command, debug_run).stdout
+    result = json.loads((debug_run / "runs" / "study" / "results.json").read_text())
+    rows = result["columns"]["4agents"]
+    assert set(rows) == {"FLAM", "Genie", "AdaWorld"}
+    assert all(row["seeds"] == [0] for row in rows.values())
+    assert len({tuple(row["numbers"]["ceiling_psnr_mean"]["values"]) for row in rows.values()}) == 1  # one tokenizer
+    assert result["missing"] == []
+
+    (debug_run / "runs" / "study" / "4agents" / "genie" / "seed0" / "evaluation.json").unlink()
+    again = readme.run(command, debug_run).stdout
+    assert "multigrid: 3 runs, 2 of them done" in again
+    assert "dynamics finished before" in again
+    assert (debug_run / "runs" / "study" / "4agents" / "genie" / "seed0" / "evaluation.json").exists()
