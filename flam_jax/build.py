@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 
 from flam_jax.baselines.ablations import CoupledFlam, RecurrentFlam
 from flam_jax.baselines.monolithic import Monolithic
+from flam_jax.baselines.object_centric import ObjectCentric
 from flam_jax.config import validate
 from flam_jax.dynamics.flam import Flam
 from flam_jax.tokenizer.decoders import CnnDecoder, PatchDecoder
@@ -47,21 +48,22 @@ def build_dynamics(config: ConfigDict) -> nn.Module:
         history=c.history,
         dtype=jnp.dtype(c.training.dtype),
     )
+    frame: dict[str, Any] = dict(
+        grid=whole.data.frame_size // whole.tokenizer.patch_size, feature_dim=len(whole.tokenizer.levels)
+    )
     if c.name in ("genie", "adaworld"):
+        bottleneck = "codebook" if c.name == "genie" else "gaussian"
         return Monolithic(
-            grid=whole.data.frame_size // whole.tokenizer.patch_size,
-            feature_dim=len(whole.tokenizer.levels),
-            action_dim=c.total_action_dim,
-            bottleneck="codebook" if c.name == "genie" else "gaussian",
-            num_codes=c.codebook_size,
-            **shared,
+            action_dim=c.total_action_dim, bottleneck=bottleneck, num_codes=c.codebook_size, **frame, **shared
         )
-    return FACTORED[c.name](
+    slots: dict[str, Any] = dict(
         num_factors=c.num_factors,
         action_dim=c.total_action_dim // c.num_factors,
         num_iterations=c.num_iterations,
         attention_sharpness=c.attention_sharpness,
         position_in_keys=c.position_in_keys,
-        local_context=c.local_context,
-        **shared,
     )
+    if c.name in ("playslot", "slotformer"):
+        slots["action_dim"] *= c.name == "playslot"
+        return ObjectCentric(num_codes=c.codebook_size, **frame, **slots, **shared)
+    return FACTORED[c.name](local_context=c.local_context, **slots, **shared)

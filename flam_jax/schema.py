@@ -81,7 +81,7 @@ def default_config() -> Config:
                 training=_training(num_steps=100_000, batch_size=64, window=2),
             ),
             dynamics=dict(
-                name="flam",  # flam | genie | adaworld | flam_recurrent | flam_coupled
+                name="flam",  # flam | genie | adaworld | playslot | slotformer | flam_recurrent | flam_coupled
                 num_factors=4,  # K; monolithic models (genie, adaworld) have one
                 total_action_dim=256,  # shared out evenly over the factors
                 model_dim=256,
@@ -98,7 +98,8 @@ def default_config() -> Config:
                 rarity=1.0,  # exponent: 1 lets every content of a frame count alike, 0 every patch
                 position_in_keys=False,  # let slots compete for places as well as for contents
                 local_context=False,  # let the aggregator's patches see their neighbours and the last frame
-                codebook_size=8,  # of genie: how many actions there are
+                codebook_size=8,  # of genie and playslot: how many actions there are
+                slots_share=0.5,  # of playslot and slotformer: share of training in which they learn their slots
                 kl_weight=2e-4,  # beta, on summed squared error and summed KL
                 kl_weight_final=2e-4,  # beta is annealed geometrically to this value
                 kl_anneal_start=0.3,  # share of training at which annealing starts; it ends at 1
@@ -125,7 +126,7 @@ CHOICES = {
     "data.procgen.game": ("bigfish", "leaper", "starpilot"),
     "tokenizer.encoder": ("impala", "patch"),
     "tokenizer.decoder": ("cnn", "patch"),
-    "dynamics.name": ("flam", "genie", "adaworld", "flam_recurrent", "flam_coupled"),
+    "dynamics.name": ("flam", "genie", "adaworld", "playslot", "slotformer", "flam_recurrent", "flam_coupled"),
     "tokenizer.training.schedule": ("constant", "cosine"),
     "tokenizer.training.dtype": ("float32", "bfloat16"),
     "dynamics.training.schedule": ("constant", "cosine"),
@@ -158,6 +159,7 @@ _BOUNDS: dict[str, tuple[float, float]] = {
     "dynamics.history": (1, 1024),
     "dynamics.num_iterations": (1, 16),
     "dynamics.codebook_size": (2, 65_536),
+    "dynamics.slots_share": (0, 1),
     "dynamics.attention_sharpness": (1e-3, 1e3),
     "dynamics.competition_warmup": (0, 1),
     "dynamics.rarity": (0, 2),

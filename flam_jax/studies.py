@@ -9,11 +9,17 @@ from flam_jax.config import Config, ConfigError, load_config
 PRESETS = ("cpu", "paper", "debug")
 SEEDS = (0, 1, 2)
 # The field `dynamics.name` of every row.
-MODELS = {"FLAM": "flam", "Genie": "genie", "AdaWorld": "adaworld"}
+MODELS = {
+    "FLAM": "flam",
+    "Genie": "genie",
+    "AdaWorld": "adaworld",
+    "PlaySlot": "playslot",
+    "SlotFormer": "slotformer",
+}
 ABLATIONS = {"FLAM": "flam", "without temporal attention": "flam_recurrent", "globally coupled": "flam_coupled"}
-# Monolithic models have two transformers where FLAM has five parts; with these widths the parameter counts agree
-# within 5 % (counted by a test).
-MONOLITHIC_WIDTH = {"cpu": 96, "paper": 384, "debug": 24}
+# These have fewer parts than FLAM; with such widths the parameter counts agree within 10 % (counted by a test).
+WIDER = ("genie", "adaworld", "slotformer")
+WIDTH = {"cpu": 96, "paper": 384, "debug": 24}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,8 +102,8 @@ def _cells(experiment: str, variant: str, models: Mapping[str, str], preset: str
     for seed in SEEDS if preset != "debug" else SEEDS[:1]:  # a whole row of seeds before the next: tables fill evenly
         for row, name in models.items():
             overrides: dict[str, Any] = {"dynamics.name": name}
-            if name in ("genie", "adaworld"):
-                overrides["dynamics.model_dim"] = MONOLITHIC_WIDTH[preset]
+            if name in WIDER:
+                overrides["dynamics.model_dim"] = WIDTH[preset]
             found.append(Cell(variant, row, seed, experiment, arguments, overrides))
     return found
 

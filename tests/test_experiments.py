@@ -160,7 +160,7 @@ SHAPES = {  # the shapes of the parameters
     "dynamics.codebook_size": 4,
 }
 # Fields that only some models have.
-MODELS = {"dynamics.codebook_size": "genie"}
+MODELS = {"dynamics.codebook_size": "genie", "dynamics.slots_share": "playslot"}
 LOSSES = {  # the loss of one batch
     "tokenizer.change_weight": 3.0,
     "tokenizer.l1_weight": 2.0,
@@ -171,6 +171,7 @@ LOSSES = {  # the loss of one batch
     "dynamics.prediction_steps": 1,
     "dynamics.prediction_steps_start": 0.8,  # the losses are taken at three quarters of training
     "dynamics.quantize_predictions": False,
+    "dynamics.slots_share": 0.8,
 }
 SCHEDULES = {  # what the loss is given at three quarters of training: competition of the slots, weight of the KL
     "dynamics.attention_sharpness": 2.0,
@@ -230,8 +231,8 @@ def parameter_shapes(config: Config, stage_name: str) -> list[tuple[str, tuple[i
 
 
 @functools.cache
-def loss_value(stage_name: str, name: str = "", value: Any = None) -> float:
-    config = changed(name, value) if name else base_config()
+def loss_value(stage_name: str, name: str = "", value: Any = None, model: str = "flam") -> float:
+    config = changed(name, value) if name else base_config(model)
     stage = make_stage(config, stage_name)
 
     batch = make_batch(config, stage)
@@ -250,7 +251,8 @@ def test_a_field_of_a_model_changes_its_parameters(name: str, value: Any) -> Non
 @pytest.mark.parametrize(("name", "value"), LOSSES.items(), ids=LOSSES)
 def test_a_field_of_a_loss_changes_its_value(name: str, value: Any) -> None:
     stage = name.split(".")[0]
-    assert loss_value(stage, name, value) != pytest.approx(loss_value(stage), rel=1e-5)
+    before = loss_value(stage, model=MODELS.get(name, "flam"))
+    assert loss_value(stage, name, value) != pytest.approx(before, rel=1e-5)
 
 
 @pytest.mark.parametrize(("name", "value"), SCHEDULES.items(), ids=SCHEDULES)

@@ -18,6 +18,10 @@ from flam_jax.dynamics.streams import ContextStream
 class RecurrentFactorizer(Factorizer):
     """No temporal attention: the slots of a frame start from those of the frame before it."""
 
+    def advance(self, slots: Float[Array, "b 1 k d"]) -> Float[Array, "b 1 k d"]:
+        """What the next frame's slots start from."""
+        return slots
+
     def init_cache(self, batch: tuple[int, ...]) -> Float[Array, "*b k d"]:
         """Before the first frame: the learned slots."""
         return jnp.broadcast_to(self.initial_slots.astype(self.dtype), (*batch, *self.initial_slots.shape))
@@ -27,21 +31,22 @@ class RecurrentFactorizer(Factorizer):
     ) -> tuple[Float[Array, "b t k d"], Float[Array, "b t k n"], Any]:
         """As the factorizer's, one frame after the other."""
         batch, frames = patches.keys.shape[:2]
-        last = (self.init_cache((batch,)) if cache is None else cache)[:, None]
+        start = (self.init_cache((batch,)) if cache is None else cache)[:, None]
         all_slots, all_attention = [], []
         for frame in range(frames):
             part = jax.tree.map(lambda x, frame=frame: x[:, frame : frame + 1], patches)
-            slots, attention, readout = last, None, None
+            slots, attention, readout = start, None, None
             for iteration in range(self.num_iterations):
                 if iteration == self.num_iterations - 1 and iteration > 0:
-                    slots = implicit(slots, last)
+                    slots = implicit(slots, start)
                 slots, attention, readout = self.bid(slots, part, scale, noise)
                 slots = slots + self.mlp(self.mlp_norm(slots))
             assert readout is not None
-            last = slots + self.read_last(readout)
-            all_slots.append(last)
+            slots = slots + self.read_last(readout)
+            start = self.advance(slots)
+            all_slots.append(slots)
             all_attention.append(attention)
-        cache = None if cache is None else last[:, 0]
+        cache = None if cache is None else start[:, 0]
         return jnp.concatenate(all_slots, axis=1), jnp.concatenate(all_attention, axis=1), cache
 
 
@@ -84,7 +89,8 @@ class CoupledForwardDynamics(nn.Module):
         """As `ForwardDynamics`, for all factors."""
         dim = slots.shape[-1]
         x = nn.Dense(dim, dtype=self.dtype, name="slot")(slots.astype(self.dtype)) + context
-        x = x + nn.Dense(dim, use_bias=False, dtype=self.dtype, name="action")(actions.astype(self.dtype))
+        if actions.shape[-1]:
+            x = x + nn.Dense(dim, use_bias=False, dtype=self.dtype, name="action")(actions.astype(self.dtype))
         stream = ContextStream(self.num_blocks, self.num_heads, self.history, self.dtype, name="stream")
         x, cache = stream(x, cache)
         return slots + nn.Dense(dim, dtype=self.dtype, name="out")(x), cache

@@ -30,6 +30,7 @@ class FlamOutput:
     next_slots: Float[Array, "b t-1 k d"]
     next_features: Float[Array, "b t-1 h w c"]
     auxiliary_loss: Float[Array, ""] | float = 0.0  # of models that are trained with more than prediction and KL
+    slot_loss: Float[Array, ""] | float = 0.0  # of models that learn their slots apart from the prediction
 
 
 @flax.struct.dataclass

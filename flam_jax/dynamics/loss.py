@@ -23,6 +23,7 @@ def dynamics_loss(
     levels: tuple[int, ...] | None,
     competition: Competition | None = None,
     several: Bool[Array, ""] | bool = True,
+    slots_first: Bool[Array, ""] | bool = False,
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]], FlamOutput]:
     """Squared error of predicted features and KL of the latent actions.
 
@@ -42,6 +43,7 @@ def dynamics_loss(
       levels: quantize predictions to these levels before they are fed back; None feeds them back as they are.
       competition: see `Factorizer`.
       several: whether the passes after the first are made; without them the loss is that of one.
+      slots_first: whether a model that learns its slots apart learns these now, and nothing else.
 
     Returns:
       The loss; its parts (`prediction_loss_first` and `_last`: of the first and the last pass that was made); and the
@@ -73,6 +75,8 @@ def dynamics_loss(
         )
     kl = output.action_kl.sum(axis=-1).mean()
     loss = prediction + kl_weight * kl + output.auxiliary_loss
+    if slots_first is not False:
+        loss = jnp.where(slots_first, output.slot_loss, loss)
     metrics = {"prediction_loss": prediction, "kl": kl, "prediction_loss_first": error, "prediction_loss_last": last}
     return loss, metrics, output
 

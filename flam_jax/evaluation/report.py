@@ -203,7 +203,7 @@ def _agents(result: dict[str, Any]) -> str:
     if "binding" not in result:
         return ""
     binding, wrong = result["binding"], result["cells"]["predicted"]
-    leak = result["actions"]["leak"]["position"]["action_mlp_per_agent"]
+    leak = result["actions"].get("leak", {}).get("position", {}).get("action_mlp_per_agent")
     head = [
         "agent",
         "factor",
@@ -220,12 +220,14 @@ def _agents(result: dict[str, Any]) -> str:
             f"{binding['attention'][agent]:.3f}",
             f"{binding['cover'][agent]:.3f}",
             _share(binding["probe_per_agent"][agent]),
-            _share(leak[agent]),
+            _share(leak and leak[agent]),
         )
         rows.append([f"agent {agent}", slot if slot >= 0 else None, *own, *shares])
     overall = [_share(part["wrong"]) for part in wrong.values()]
     mean, cover = (f"{np.mean(binding[key]):.3f}" for key in ("attention", "cover"))
-    rows.append(["all", None, mean, cover, _share(binding["probe_accuracy"]), _share(float(np.mean(leak))), *overall])
+    rows.append(
+        ["all", None, mean, cover, _share(binding["probe_accuracy"]), _share(leak and float(np.mean(leak))), *overall]
+    )
     ceiling = [_share(part["wrong"]) for part in result["cells"]["ceiling"].values()]
     rows.append(["tokenizer's reconstruction", *([None] * 5), *ceiling])
     if result["dataset"].startswith("multigrid 4 agents"):

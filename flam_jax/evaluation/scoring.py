@@ -147,9 +147,10 @@ def score(config: Config, world_model: WorldModel, dataset: Any, split: str) -> 
         }
         # The slot that holds an agent best, also where two agents share one.
         holders = [int(slot) for slot in np.argmax(mass * cover, axis=0)]
-        result["actions"]["leak"] = leak.action_leak(
-            (fit_actions, fit_places), (seen.action_mean, places), holders, grid_size
-        )
+        if seen.action_mean.shape[-1]:
+            result["actions"]["leak"] = leak.action_leak(
+                (fit_actions, fit_places), (seen.action_mean, places), holders, grid_size
+            )
     return result
 
 

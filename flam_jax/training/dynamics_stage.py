@@ -23,6 +23,8 @@ from flam_jax.world_model import WorldModel
 
 # The sharpness of slot attention starts at this share of its full value.
 FIRST_SHARPNESS = 0.25
+# Models that learn their slots before anything else.
+SLOTS_FIRST = ("playslot", "slotformer")
 
 
 class DynamicsStage:
@@ -69,7 +71,9 @@ class DynamicsStage:
         competition = self.competition(progress, noise_key, features.shape[0])
         start = self.fields.prediction_steps_start
         several = progress >= start if start > 0 else True
-        loss, metrics, _ = self._dynamics_loss(params, features, action_key, kl_weight, competition, several)
+        slots_first = progress < self.fields.slots_share if self.fields.name in SLOTS_FIRST else False
+        phase = dict(several=several, slots_first=slots_first)
+        loss, metrics, _ = self._dynamics_loss(params, features, action_key, kl_weight, competition, **phase)
         return loss, {**metrics, "kl_weight": kl_weight, "sharpness": competition.sharpness.mean()}
 
     def kl_weight(self, progress: jax.Array | float) -> jax.Array:
@@ -125,7 +129,7 @@ class DynamicsStage:
         return jax.lax.stop_gradient(features)  # type: ignore
 
     def _dynamics_loss(
-        self, params: Any, features: Any, key: Any, kl_weight: Any, competition: Any, several: Any = True
+        self, params: Any, features: Any, key: Any, kl_weight: Any, competition: Any, **phase: Any
     ) -> Any:
         return dynamics_loss(
             self.module,
@@ -136,7 +140,7 @@ class DynamicsStage:
             prediction_steps=self.fields.prediction_steps,
             levels=tuple(self.tokenizer.levels) if self.fields.quantize_predictions else None,
             competition=competition,
-            several=several,
+            **phase,
         )
 
     @functools.cached_property

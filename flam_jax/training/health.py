@@ -17,9 +17,9 @@ def health_values(output: FlamOutput) -> dict[str, Float[Array, ""]]:
     """Figures of one pass over a validation batch.
 
     Returns:
-      kl_factor/i: nats a frame of factor i. active_units: action dimensions, over all factors, whose mean varies.
-      attention_entropy: of each patch over the factors, 0 (one factor takes it) to 1 (all alike). share_factor/i: share
-      of the patches that factor i takes.
+      kl_factor/i: nats a frame of factor i. units: action dimensions, over all factors. active_units: those whose mean
+      varies. attention_entropy: of each patch over the factors, 0 (one factor takes it) to 1 (all alike).
+      share_factor/i: share of the patches that factor i takes.
     """
     kl = output.action_kl.mean(axis=(0, 1))
     factors = kl.shape[0]
@@ -29,6 +29,7 @@ def health_values(output: FlamOutput) -> dict[str, Float[Array, ""]]:
     variance = output.action_mean.var(axis=(0, 1))
     return {
         "active_units": (variance > ACTIVE_VARIANCE).sum().astype(jnp.float32),
+        "units": jnp.float32(variance.size),
         "attention_entropy": entropy,
         **{f"kl_factor/{i}": kl[i] for i in range(factors)},
         **{f"share_factor/{i}": share[i] for i in range(factors)},
@@ -82,7 +83,9 @@ def health_warnings(values: Mapping[str, float]) -> list[str]:
         return []
     shares = {name: value for name, value in v.items() if name.startswith("share_factor/")}
     found = []
-    if v["kl"] < 0.1:
+    if v["units"] == 0:
+        pass  # a model without actions
+    elif v["kl"] < 0.1:
         found.append(
             f"the latent actions have collapsed ({v['kl']:.2g} nats a frame): lower dynamics.kl_weight(_final)"
         )

@@ -118,6 +118,7 @@ def test_the_leak_of_actions_that_tell_everything_or_nothing() -> None:
     [
         ({}, None),
         ({"kl": 0.01}, "collapsed"),
+        ({"kl": 0.0, "units": 0.0, "active_units": 0.0, "shuffle_gain": 0.0}, None),  # a model without actions
         ({"active_units": 0.0}, "no unit"),
         ({"shuffle_gain": 0.001}, "hardly depends on the actions"),
         ({"attention_entropy": 0.95}, "do not compete"),
@@ -126,7 +127,7 @@ def test_the_leak_of_actions_that_tell_everything_or_nothing() -> None:
     ],
 )
 def test_warnings_name_the_remedy(change: dict[str, float], expected: str | None) -> None:
-    healthy = {"kl": 5.0, "active_units": 4.0, "shuffle_gain": 1.0, "attention_entropy": 0.2}
+    healthy = {"kl": 5.0, "active_units": 4.0, "units": 8.0, "shuffle_gain": 1.0, "attention_entropy": 0.2}
     healthy |= {"share_factor/0": 0.5, "share_factor/1": 0.5, "action_leak": 0.1}
     found = health_warnings({f"validation/{name}": value for name, value in (healthy | change).items()})
     assert len(found) == (expected is not None)

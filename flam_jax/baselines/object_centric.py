@@ -1,0 +1,272 @@
+"""Object-centric models: slots are learned first, by reconstruction, and frozen; then dynamics on them.
+
+SlotFormer (Wu et al. 2023) predicts the slots without actions; PlaySlot (Villar-Corrales & Behnke 2025) with a latent
+action a slot, a code of a book plus a continuous variation. The slots are those of SAVi (Kipf et al. 2022): those of a
+frame start from a prediction out of the last frame's, and a broadcast decoder turns them back into features.
+
+One module holds both parts. `FlamOutput.slot_loss` is the loss of the slots; nothing of the prediction reaches them,
+and the training stage decides which of the two losses counts when.
+"""
+
+from typing import Any
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from flam_jax.baselines.ablations import CoupledForwardDynamics, RecurrentFactorizer
+from flam_jax.baselines.codebook import Codebook
+from flam_jax.dynamics.attention import Attention, Mlp, empty_cache
+from flam_jax.dynamics.factorizer import Competition, Factors, position_codes
+from flam_jax.dynamics.flam import FlamOutput, StepOutput, check_frames
+from flam_jax.dynamics.inverse import ActionDistribution, InverseDynamics
+from flam_jax.dynamics.streams import ContextStream, over_factors
+
+
+class SaviFactorizer(RecurrentFactorizer):
+    """Slots of a frame start from a transition of the last frame's: attention over slots, then a perceptron."""
+
+    def setup(self):
+        super().setup()
+        self.transition_norm = nn.LayerNorm(dtype=self.dtype)
+        self.transition = Attention(self.num_heads, self.dtype)
+        self.transition_mlp_norm = nn.LayerNorm(dtype=self.dtype)
+        self.transition_mlp = Mlp(self.dtype)
+
+    def advance(self, slots: Float[Array, "b 1 k d"]) -> Float[Array, "b 1 k d"]:
+        """What the next frame's slots start from."""
+        y = self.transition_norm(slots)
+        slots = slots + self.transition(y, y)
+        return slots + self.transition_mlp(self.transition_mlp_norm(slots))
+
+
+class BroadcastDecoder(nn.Module):
+    """Every slot paints features and a weight on every patch; the weights of a patch sum to 1 over the slots."""
+
+    feature_dim: int
+    grid: int
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, slots: Float[Array, "*b k d"]) -> Float[Array, "*b h w c"]:
+        dim = slots.shape[-1]
+        codes = position_codes(self.grid, self.grid).astype(self.dtype)
+        position = nn.Dense(2 * dim, dtype=self.dtype, name="position")(codes)
+        x = nn.Dense(2 * dim, dtype=self.dtype, name="slot")(slots.astype(self.dtype))
+        x = nn.gelu(x[..., None, None, :] + position)
+        x = nn.gelu(nn.Dense(dim, dtype=self.dtype, name="hidden")(x))
+        x = nn.Dense(self.feature_dim + 1, dtype=self.dtype, name="out")(x).astype(jnp.float32)
+        weight = jax.nn.softmax(x[..., -1:], axis=-4)
+        return (weight * x[..., :-1]).sum(axis=-4)
+
+
+@flax.struct.dataclass
+class VariedCodes:
+    """A code of the book and a Gaussian variation of it."""
+
+    code: Any  # CodeDistribution
+    variation: ActionDistribution
+
+    @property
+    def mean(self) -> Float[Array, "*b a"]:
+        """Code and mean variation."""
+        return self.code.mean + self.variation.mean
+
+    @property
+    def log_var(self) -> Float[Array, "*b a"]:
+        """Of the variation."""
+        return self.variation.log_var
+
+    def sample(self, key: PRNGKeyArray) -> Float[Array, "*b a"]:
+        """Code and sampled variation."""
+        return self.code.mean + self.variation.sample(key)
+
+    def kl(self) -> Float[Array, " *b"]:
+        """KL of both parts from their priors, in nats."""
+        return self.code.kl() + self.variation.kl()
+
+
+@flax.struct.dataclass
+class NoActions:
+    """Of a model without actions: arrays of size 0."""
+
+    mean: Float[Array, "*b 0"]
+
+    @property
+    def log_var(self) -> Float[Array, "*b 0"]:
+        """Nothing."""
+        return self.mean
+
+    def sample(self, key: PRNGKeyArray) -> Float[Array, "*b 0"]:
+        """Nothing."""
+        del key
+        return self.mean
+
+    def kl(self) -> Float[Array, " *b"]:
+        """0 nats."""
+        return self.mean.sum(axis=-1)
+
+
+class ObjectCentric(nn.Module):
+    """Slots learned by reconstruction, and dynamics on them; a latent action a slot, or none.
+
+    Attributes:
+      grid: patches per side of the square frame.
+      feature_dim: c.
+      num_factors: K.
+      action_dim: size of one slot's latent action; 0 for a model without actions (SlotFormer).
+      num_codes: of the codebook.
+      model_dim: size of slots and of all streams.
+      num_blocks: of each stream.
+      num_heads: of each attention but slot attention, which has one.
+      history: frames that temporal attention sees, the current one included.
+      num_iterations: of slot attention.
+      attention_sharpness: factor on the logits of slot attention.
+      position_in_keys: let slots compete for places as well as for contents.
+      dtype: compute type; parameters are float32.
+    """
+
+    grid: int
+    feature_dim: int
+    num_factors: int
+    action_dim: int
+    num_codes: int = 8
+    model_dim: int = 256
+    num_blocks: int = 2
+    num_heads: int = 8
+    history: int = 5
+    num_iterations: int = 3
+    attention_sharpness: float = 4.0
+    position_in_keys: bool = False
+    dtype: DTypeLike = jnp.float32
+
+    def setup(self):
+        block: dict[str, Any] = dict(
+            num_blocks=self.num_blocks, num_heads=self.num_heads, history=self.history, dtype=self.dtype
+        )
+        self.factorizer = SaviFactorizer(
+            num_factors=self.num_factors,
+            slot_dim=self.model_dim,
+            num_iterations=self.num_iterations,
+            num_heads=self.num_heads,
+            history=self.history,
+            attention_sharpness=self.attention_sharpness,
+            position_in_keys=self.position_in_keys,
+            dtype=self.dtype,
+        )
+        self.decoder = BroadcastDecoder(self.feature_dim, self.grid, self.dtype)
+        if self.action_dim:
+            self.context = ContextStream(**block)
+            inverse = over_factors(InverseDynamics, in_axes=(2, 2, None), out_axes=2)
+            # Encodings that are snapped to codes, and variations, side by side.
+            self.inverse_dynamics = inverse(action_dim=2 * self.action_dim, **block)
+            self.codebook = Codebook(self.num_codes, self.action_dim)
+        self.forward_dynamics = CoupledForwardDynamics(**block)
+
+    def __call__(
+        self,
+        features: Float[Array, "b t h w c"],
+        competition: Competition | None = None,
+        actions: Float[Array, "b t-1 k a"] | None = None,
+    ) -> FlamOutput:
+        """As `Flam`."""
+        check_frames(features.shape[1])
+        factors, _ = self.factorizer(features, None, competition)
+        error = jnp.square(self.decoder(factors.slots) - features).sum(axis=(-3, -2, -1)).mean()
+        slots = jax.lax.stop_gradient(factors.slots)
+        encodings, posterior = self._infer(slots)
+        auxiliary = jnp.zeros(())
+        if actions is None:
+            actions = posterior.mean
+            if self.has_rng("action") and self.action_dim:
+                key = self.make_rng("action")
+                actions = posterior.sample(key)
+                auxiliary = self.codebook.loss(encodings, key)
+        next_slots = self.predict_slots(slots[:, :-1], actions)
+        auxiliary = auxiliary + jnp.square(next_slots - slots[:, 1:]).sum(axis=(-2, -1)).mean()
+        return FlamOutput(
+            slots=slots,
+            attention=factors.attention,
+            action_mean=posterior.mean,
+            action_log_var=posterior.log_var,
+            action_kl=posterior.kl(),
+            actions=actions,
+            next_slots=next_slots,
+            next_features=self._frozen_decoder(next_slots),
+            auxiliary_loss=auxiliary,
+            slot_loss=error,
+        )
+
+    def factorize(self, features: Float[Array, "b t h w c"]) -> Factors:
+        """Slots and their attention."""
+        return self.factorizer(features)[0]
+
+    def infer_actions(self, slots: Float[Array, "b t k d"]) -> VariedCodes | NoActions:
+        """Latent actions between consecutive slots, shape b t-1 k a.
+
+        Raises:
+          ValueError: fewer than two frames.
+        """
+        check_frames(slots.shape[1])
+        return self._infer(slots)[1]
+
+    def predict_slots(
+        self, slots: Float[Array, "b t k d"], actions: Float[Array, "b t k a"]
+    ) -> Float[Array, "b t k d"]:
+        """ŝ_{t+1} from all s_t and a_t, for all t at once."""
+        return self.forward_dynamics(slots, actions, jnp.zeros_like(slots), None)[0]
+
+    def aggregate(
+        self, features: Float[Array, "b t h w c"], next_slots: Float[Array, "b t k d"]
+    ) -> Float[Array, "b t h w c"]:
+        """ẑ_{t+1} from ŝ_{t+1} alone: slots carry all of the frame."""
+        del features
+        return self.decoder(next_slots)
+
+    def sample_actions(self, key: PRNGKeyArray, shape: tuple[int, ...]) -> Float[Array, "*shape k a"]:
+        """Latent actions drawn from the prior: a code of the book and a variation from N(0, I)."""
+        shape = (*shape, self.num_factors)
+        if not self.action_dim:
+            return jnp.zeros((*shape, 0))
+        first, second = jax.random.split(key)
+        return self.codebook.sample(first, shape) + jax.random.normal(second, (*shape, self.action_dim))
+
+    def init_cache(self, features: Float[Array, "b h w c"]) -> Any:
+        """Caches before the first frame of `step`."""
+        batch = (features.shape[0], self.num_factors)
+        make = lambda: empty_cache(batch, self.history, self.num_heads, self.model_dim, self.dtype)  # noqa: E731
+        return {
+            "factorizer": self.factorizer.init_cache(batch[:1]),
+            "forward": [make() for _ in range(self.num_blocks)],
+        }
+
+    def step(
+        self, cache: Any, features: Float[Array, "b h w c"], actions: Float[Array, "b k a"]
+    ) -> tuple[Any, StepOutput]:
+        """Consumes frame t and the actions taken there, predicts frame t + 1. Cost does not depend on t."""
+        factors, factorizer_cache = self.factorizer(features[:, None], cache["factorizer"])
+        slots = factors.slots
+        next_slots, forward_cache = self.forward_dynamics(
+            slots, actions[:, None], jnp.zeros_like(slots), cache["forward"]
+        )
+        next_slots = next_slots[:, 0]
+        output = StepOutput(slots[:, 0], factors.attention[:, 0], next_slots, self.decoder(next_slots))
+        return {"factorizer": factorizer_cache, "forward": forward_cache}, output
+
+    def _infer(self, slots: Float[Array, "b t k d"]) -> tuple[Array, VariedCodes | NoActions]:
+        if not self.action_dim:
+            none = jnp.zeros((slots.shape[0], slots.shape[1] - 1, self.num_factors, 0))
+            return none, NoActions(none)
+        context, _ = self.context(slots[:, :-1])
+        both = self.inverse_dynamics(slots[:, :-1], slots[:, 1:], context)
+        encodings, mean = jnp.split(both.mean, 2, axis=-1)
+        variation = ActionDistribution(mean, both.log_var[..., self.action_dim :])
+        return encodings, VariedCodes(self.codebook(encodings), variation)
+
+    def _frozen_decoder(self, slots: Float[Array, "b t k d"]) -> Float[Array, "b t h w c"]:
+        """Gradients reach the slots, not the decoder."""
+        params = jax.lax.stop_gradient(self.decoder.variables["params"])
+        return self.decoder.clone(parent=None).apply({"params": params}, slots)  # type: ignore  # an array
