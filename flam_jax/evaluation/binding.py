@@ -100,7 +100,7 @@ def probe_accuracy(
     test_positions: Int[Array, "l n 2"],
     grid_size: int,
     iterations: int = 150,
-) -> tuple[Float[Array, "k n"], Float[Array, "k n"]]:
+) -> tuple[Float[Array, "k n"], Float[Array, "k n"], Float[Array, "k n"]]:
     """Linear probes from every slot to every agent's row and column (PAPER: I, informativeness).
 
     Multinomial logistic regressions, fitted together by L-BFGS from zero on standardised slots with a weak L2 penalty.
@@ -114,7 +114,8 @@ def probe_accuracy(
       iterations: of L-BFGS.
 
     Returns:
-      Accuracy on the fitted and on the other frames: share of frames with both row and column right.
+      Accuracy on the fitted and on the other frames: share of frames with both row and column right. And the likelihood
+      on the other frames: mean probability given to the true row and column.
     """
     mean = jnp.mean(fit_slots, axis=0)
     deviation = jnp.std(fit_slots, axis=0) + 1e-6
@@ -146,7 +147,13 @@ def probe_accuracy(
         guess = jnp.argmax(logits(weights, (slots - mean) / deviation), axis=-1)
         return jnp.mean(jnp.all(guess == positions[:, None], axis=-1), axis=0)
 
-    return accuracy(fit_slots, fit_positions), accuracy(test_slots, test_positions)
+    scores = jnp.take_along_axis(
+        jax.nn.log_softmax(logits(weights, (test_slots - mean) / deviation)),
+        test_positions[:, None, ..., None],
+        axis=-1,
+    )
+    likelihood = jnp.mean(jnp.exp(jnp.sum(scores[..., 0], axis=-1)), axis=0)
+    return accuracy(fit_slots, fit_positions), accuracy(test_slots, test_positions), likelihood
 
 
 def probe_binding(fit_accuracy: Float[np.ndarray, "k n"], test_accuracy: Float[np.ndarray, "k n"]) -> dict[str, Any]:

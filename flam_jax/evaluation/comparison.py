@@ -28,7 +28,9 @@ NUMBERS = {
     "kl": ("KL, nats a frame", ("actions", "kl")),
     "leak": ("next cell from the action alone", ("actions", "leak", "position", "action_mlp")),
     "attention": ("attention on agents, lowest", ("binding", "attention", min)),
-    "probe": ("position probe", ("binding", "probe_accuracy")),
+    "disentanglement": ("D", ("dci", "disentanglement")),
+    "completeness": ("C", ("dci", "completeness")),
+    "informativeness": ("I", ("dci", "informativeness")),
     "seconds": ("training, s", ("seconds", "dynamics")),
     "parameters": ("parameters", ("parameters", "dynamics")),
 }
@@ -170,7 +172,7 @@ def _column(column: str, rows: Mapping[str, Any]) -> str:
 
 
 def _text(mean: float, half_width: float | None, name: str) -> str:
-    digits = 0 if name in ("seconds", "parameters") else 3 if name in ("ssim_mean", "leak", "attention", "probe") else 2
+    digits = 0 if name in ("seconds", "parameters") else 2 if "psnr" in name or name == "kl" else 3
     if half_width is None or name == "parameters":
         return f"{mean:,.{digits}f}"
     return f"{mean:,.{digits}f} ± {half_width:,.{digits}f}"

@@ -33,6 +33,7 @@ NAMES = {
 # What the paper reports for the same data (PAPER: protocol and results). Sizes, corpora and training differ.
 PAPER_PSNR = {"multigrid 4 agents": "56.5 (128x128)"}
 PAPER_PROBE = "0.93 (128x128)"
+PAPER_DCI = ("0.91", "0.91", PAPER_PROBE)
 
 
 def write_report(
@@ -237,7 +238,13 @@ def _agents(result: dict[str, Any]) -> str:
         "on the agent's cell. Beside it the share of the cell that is this factor's. Factors and agents are matched "
         "one to one. A cell is wrong when it looks most like another tile than the true one."
     )
-    return f"<section><h2>Agents</h2><p>{note}</p>{table(head, rows)}</section>"
+    dci = result["dci"]
+    names = ("disentanglement", "completeness", "informativeness")
+    numbers = [["this model", *(dci[name] if isinstance(dci[name], str) else f"{dci[name]:.3f}" for name in names)]]
+    if result["dataset"].startswith("multigrid 4 agents"):
+        numbers.append(["paper, FLAM", *PAPER_DCI])
+    both = table(head, rows) + table(["", *names], numbers)
+    return f"<section><h2>Agents</h2><p>{note}</p>{both}</section>"
 
 
 def _actions(result: dict[str, Any]) -> str:

@@ -14,6 +14,7 @@ from flam_jax import checkpoints
 from flam_jax.config import Config, config_hash
 from flam_jax.evaluation import actions, binding, cells, leak
 from flam_jax.evaluation import rollouts as rolling
+from flam_jax.evaluation.dci import chance_likelihood, dci
 from flam_jax.evaluation.report import write_report
 from flam_jax.evaluation.rollouts import rounded
 from flam_jax.world_model import WorldModel
@@ -102,7 +103,7 @@ def describe_device() -> str:
 
 
 def score(config: Config, world_model: WorldModel, dataset: Any, split: str) -> dict[str, Any]:
-    """The measured parts of `evaluation.json`: `rollout`, `actions`, and on MultiGrid `binding`, `cells` and `leak`."""
+    """The measured parts of `evaluation.json`: `rollout`, `actions`; on MultiGrid `binding`, `dci`, `cells`, `leak`."""
     settings = config.evaluation
     context, length = settings.context, settings.context + settings.steps
     source = dataset.split(split)
@@ -126,7 +127,7 @@ def score(config: Config, world_model: WorldModel, dataset: Any, split: str) -> 
         mass, cover = (np.asarray(part).mean(axis=(0, 1)) for part in on_cells)
         fit_split = "val" if split == "test" else "train"
         fit_slots, fit_actions, fit_places = _observed(config, world_model, dataset.split(fit_split), length)
-        fitted, tested = binding.probe_accuracy(
+        fitted, tested, likelihood = binding.probe_accuracy(
             _frames_first(fit_slots),
             _frames_first(fit_places),
             _frames_first(seen.slots),
@@ -136,6 +137,8 @@ def score(config: Config, world_model: WorldModel, dataset: Any, split: str) -> 
         result["binding"] = binding.attention_binding(mass, cover) | binding.probe_binding(
             np.asarray(fitted), np.asarray(tested)
         )
+        chance = chance_likelihood(_frames_first(fit_places), _frames_first(places), grid_size)
+        result["dci"] = dci(np.asarray(likelihood), chance, result["binding"]["probe_accuracy"])
         result["binding"] |= {"mass_matrix": rounded(mass), "cover_matrix": rounded(cover)}
         predicted = np.concatenate([part.predicted for part in parts])
         true = record["frames"][:, context - 1 :]

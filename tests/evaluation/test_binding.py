@@ -105,12 +105,14 @@ def synthetic_slots(count: int, seed: int):
 
 def test_linear_probes_read_what_is_there():
     fit, test = synthetic_slots(600, 1), synthetic_slots(400, 2)
-    fitted, tested = binding.probe_accuracy(*fit, *test, grid_size=GRID, iterations=60)
+    fitted, tested, likelihood = binding.probe_accuracy(*fit, *test, grid_size=GRID, iterations=60)
     tested = np.asarray(tested)
     assert tested[1, 0] == 1.0
     # The row is known, the column is guessed.
     assert 0.15 < tested[0, 1] < 0.4
     assert tested[2].max() < 0.15
+    assert float(likelihood[1, 0]) > 0.95
+    assert float(likelihood[2].max()) < 0.15
     found = binding.probe_binding(np.asarray(fitted), tested)
     assert found["probe_per_agent"] == [1.0, pytest.approx(tested[0, 1], abs=1e-4)]
     assert found["probe_accuracy"] == pytest.approx((1 + tested[0, 1]) / 2, abs=1e-4)

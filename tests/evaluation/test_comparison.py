@@ -29,7 +29,7 @@ def test_the_interval_is_students():
 
 def test_the_interval_holds_the_mean_as_often_as_it_says():
     rng = np.random.default_rng(0)
-    inside = [abs(mean) <= half for mean, half in (interval(rng.normal(size=3)) for _ in range(2000))]
+    inside = [abs(mean) <= half for mean, half in (interval(rng.normal(size=3).tolist()) for _ in range(2000))]
     assert np.mean(inside) == pytest.approx(0.95, abs=0.02)
 
 

@@ -47,6 +47,9 @@ def test_the_file_holds_what_is_promised(folder):
     assert len(result["binding"]["attention"]) == 2
     assert isinstance(result["binding"]["distinct"], bool)
     assert 0 <= result["binding"]["probe_accuracy"] <= 1
+    assert result["dci"]["informativeness"] == result["binding"]["probe_accuracy"]
+    assert 0 <= result["dci"]["disentanglement"] <= 1
+    assert 0 <= result["dci"]["completeness"] <= 1
     assert set(result["actions"]["leak"]) == {"position", "move"}
     assert math.isclose(sum(result["actions"]["kl_per_factor"]), result["actions"]["kl"], abs_tol=1e-3)
     assert "dci" not in result

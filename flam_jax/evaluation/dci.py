@@ -1,0 +1,67 @@
+"""Disentanglement, completeness and informativeness of slots (PAPER: representation; Eastwood & Williams 2018).
+
+The importance of a slot for an agent is the likelihood that a linear probe of the slot gives to the agent's true
+position, less what is had without any slot: else a slot that knows one agent and nothing of the others would not count
+as perfectly disentangled.
+"""
+
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+
+def chance_likelihood(
+    fit_positions: Int[np.ndarray, "m n 2"], test_positions: Int[np.ndarray, "l n 2"], grid_size: int
+) -> Float[np.ndarray, " n"]:
+    """Mean probability of the true row and column by their frequencies in the fitted frames alone."""
+    frequency = np.stack(
+        [
+            [np.bincount(fit_positions[:, agent, axis], minlength=grid_size) / len(fit_positions) for axis in range(2)]
+            for agent in range(fit_positions.shape[1])
+        ]
+    )  # n 2 grid
+    agents = np.arange(fit_positions.shape[1])
+    rows, columns = (frequency[agents, axis, test_positions[:, :, axis]] for axis in range(2))
+    return (rows * columns).mean(axis=0)
+
+
+def dci(likelihood: Float[np.ndarray, "k n"], chance: Float[np.ndarray, " n"], accuracy: float) -> dict[str, Any]:
+    """The three numbers, each from 0 to 1.
+
+    Disentanglement: does a slot tell of one agent only? 1 less the entropy of its importances over the agents, averaged
+    over the slots by how much they tell. Completeness: is an agent told of by one slot only? 1 less the entropy of the
+    importances over the slots, averaged over the agents. Entropies are in units of that of all alike.
+
+    Args:
+      likelihood: of every agent's position by a probe of every slot.
+      chance: of every agent's position without a slot.
+      accuracy: of the probes of matched slots.
+
+    Returns:
+      `disentanglement`, `completeness` and `informativeness`; a sentence where a number is not defined.
+    """
+    importance = np.clip(np.asarray(likelihood, np.float64) - chance, 0, None)
+    slots, agents = importance.shape
+    result: dict[str, Any] = {"informativeness": accuracy}
+    if agents > 1:
+        weight = importance.sum(axis=1) / max(importance.sum(), 1e-12)
+        result["disentanglement"] = round(float((weight * (1 - _entropy(importance, axis=1))).sum()), 4)
+    else:
+        result["disentanglement"] = "not defined: one agent"
+    if slots > 1:
+        result["completeness"] = round(float((1 - _entropy(importance, axis=0)).mean()), 4)
+    else:
+        result["completeness"] = "not defined: one slot"
+    return result
+
+
+def _entropy(importance: Float[np.ndarray, "k n"], axis: int) -> Float[np.ndarray, " m"]:
+    """Of the shares along an axis, 0 to 1; 1 where there is nothing to share."""
+    total = importance.sum(axis=axis, keepdims=True)
+    share = importance / np.maximum(total, 1e-12)
+    entropy = -(share * np.log(np.maximum(share, 1e-12))).sum(axis=axis) / np.log(importance.shape[axis])
+    return np.where(total.squeeze(axis) > 1e-9, entropy, 1.0)
+
+
+__all__ = ["chance_likelihood", "dci"]
