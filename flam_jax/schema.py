@@ -283,8 +283,8 @@ def _check_tokenizer(config: Config) -> None:
     tokenizer, size = config.tokenizer, config.data.frame_size
     levels, patch = tokenizer.levels, tokenizer.patch_size
     fits = 1 <= len(levels) <= 16 and all(type(n) is int and 2 <= n <= 256 for n in levels)
-    expected = "1 to 16 whole numbers from 2 to 256 whose product is at most 65536"
-    _expect(fits and math.prod(levels) <= 65_536, "tokenizer.levels", levels, expected)
+    expected = "1 to 16 whole numbers from 2 to 256 whose product is below 2^31"
+    _expect(fits and math.prod(levels) < 2**31, "tokenizer.levels", levels, expected)
     _expect(size % patch == 0, "tokenizer.patch_size", patch, f"a divisor of data.frame_size = {size}")
     if tokenizer.encoder == "impala" or tokenizer.decoder == "cnn":
         power = patch & (patch - 1) == 0

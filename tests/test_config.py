@@ -68,7 +68,7 @@ WRONG = [
     ("tokenizer.levels", "4,x", "expected comma-separated whole numbers"),
     ("tokenizer.levels", "4,1", "expected 1 to 16 whole numbers"),
     ("tokenizer.levels", "", "expected 1 to 16 whole numbers"),
-    ("tokenizer.levels", "256,256,2", "product is at most 65536"),
+    ("tokenizer.levels", "256,256,256,128", "product is below 2^31"),
     ("tokenizer.change_weight", "-1", "expected a number of at least 0"),
     ("tokenizer.change_weight", "nan", "expected a number of at least 0"),
     ("tokenizer.change_weight", "much", "expected a number"),

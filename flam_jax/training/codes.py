@@ -1,5 +1,6 @@
-"""Codes of a whole split, computed once by the frozen tokenizer: two bytes a patch instead of frames to encode anew."""
+"""Codes of a whole split, computed once by the frozen tokenizer: a few bytes a patch, no frames to encode anew."""
 
+import math
 from typing import Any
 
 import jax
@@ -11,10 +12,13 @@ FRAMES_AT_ONCE = 256
 
 
 class CodeRecords:
-    """Stands in for a split's records: `records[i]` is `{"codes": u16[t h w]}`. Lives in memory, can be pickled."""
+    """Stands in for a split's records: `records[i]` is `{"codes": u16[t h w]}` (u32 for more than 65,536 codes).
+
+    Lives in memory, can be pickled.
+    """
 
     def __init__(self, codes: np.ndarray):
-        """Takes the codes of all clips, u16[n t h w]."""
+        """Takes the codes of all clips, [n t h w]."""
         self.codes = codes
 
     def __len__(self) -> int:
@@ -35,12 +39,13 @@ def encode_records(tokenizer: nn.Module, params: Any, source: Any) -> CodeRecord
       params: its parameters.
       source: records with `frames`, u8[t H W 3], all of one shape.
     """
+    smallest = jnp.uint16 if math.prod(tokenizer.levels) <= 2**16 else jnp.uint32  # type: ignore  # of a Tokenizer
 
     @jax.jit
     def encode(params: Any, frames: jax.Array) -> jax.Array:
         features = tokenizer.apply({"params": params}, frames.astype(jnp.float32) / 255.0, method="encode")
         codes = tokenizer.apply({"params": params}, features, method="codes")
-        return codes.astype(jnp.uint16)  # type: ignore
+        return codes.astype(smallest)  # type: ignore
 
     read = getattr(source, "read", None)
     frames_of = (lambda i: read(i, ("frames",))["frames"]) if read else (lambda i: source[i]["frames"])

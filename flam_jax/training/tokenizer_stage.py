@@ -99,7 +99,7 @@ class TokenizerStage:
         output = self._output(variables, x)
         loss, parts = tokenizer_loss(output, x, **self.weights)
         levels = tuple(self.module.levels)
-        return {"loss": loss, **parts} | tokenizer_metrics(output, x, levels, int(np.prod(levels)))
+        return {"loss": loss, **parts} | tokenizer_metrics(output, x, levels)
 
 
 def to_float(frames: Any) -> jax.Array:

@@ -126,7 +126,7 @@ def test_consistency_counts_feature_changes_of_still_patches_only():
 def test_metrics_on_known_cases():
     x = moving_dot(2)
     codes_change = jnp.full((1, 2, 2, 2, 2), -1.0).at[0, 1, 1, 1].set(1.0)
-    metrics = tokenizer_metrics(output(x + 0.1, codes_change), x, (4, 4), 16)
+    metrics = tokenizer_metrics(output(x + 0.1, codes_change), x, (4, 4))
     # One of the three still patches changes its code. The error is 0.1 where clipping allows it.
     assert float(metrics["code_jitter"]) == pytest.approx(1 / 3)
     assert float(metrics["codes_used"]) == 2
