@@ -30,13 +30,14 @@ def _cpu(config: Config) -> None:
     config.data.frame_size = 64
     config.data.num_frames = 40_000
     tokenizer, dynamics, evaluation = config.tokenizer, config.dynamics, config.evaluation
-    # Things move by less than a patch here, so patches are small and the codes many.
-    tokenizer.update(encoder="patch", decoder="patch", patch_size=4, channels=96, levels=(8, 8, 8, 8, 8))
+    # Things move by less than a patch here, so patches are small and the codes many. Most patches of a batch are alike:
+    # for the same time, a wide tokenizer and a small batch reach 3 dB more than the reverse (leaper).
+    tokenizer.update(encoder="patch", decoder="patch", patch_size=4, channels=256, levels=(8,) * 7)
     tokenizer.training.update(
-        num_steps=2_500,
-        batch_size=16,
+        num_steps=4_000,
+        batch_size=4,
         window=4,
-        learning_rate=2e-3,
+        learning_rate=1e-3,
         schedule="cosine",
         log_every=50,
         eval_every=500,
@@ -56,6 +57,7 @@ def _cpu(config: Config) -> None:
         local_context=True,
         kl_weight=1e-6,
         kl_weight_final=1e-4,
+        cache_codes=True,
     )
     dynamics.training.update(
         num_steps=3_000,

@@ -46,10 +46,13 @@ def tokenizer_params() -> Any:
     return jax.jit(stage.init)(jax.random.key(0), batch)["params"]
 
 
-def test_codes_give_the_losses_of_frames(tokenizer_params: Any) -> None:
+@pytest.mark.parametrize("levels", [(4, 4, 4, 4, 4), (16, 16, 16, 8, 8)])
+def test_codes_give_the_losses_of_frames(tokenizer_params: Any, levels: tuple[int, ...]) -> None:
+    """Also where two bytes cannot number them."""
     losses = []
     for cached in (False, True):
         config = small_config()
+        config.tokenizer.levels = levels
         config.dynamics.cache_codes = cached
         stage = DynamicsStage(config, FakeData(), tokenizer_params)
         loaded = next(stage.make_loader())
