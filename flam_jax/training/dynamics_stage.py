@@ -169,7 +169,7 @@ class DynamicsStage:
     @functools.cached_property
     def _clips(self) -> jax.Array:
         length = self.config.evaluation.context + self.config.evaluation.steps
-        return jnp.asarray(validation_frames(self.dataset.split("val"), 2, length, num_batches=1)[0])
+        return jnp.asarray(validation_frames(self.dataset.split("val"), 2, length, num_windows=2)[0])
 
     def _pictures(self, variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """Rollouts, true frames above imagined ones, and what every factor looks at."""

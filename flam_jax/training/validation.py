@@ -6,16 +6,18 @@ from typing import Any
 import jax
 import numpy as np
 
-# Batches of every validation; always the same windows, so that values can be compared along a run and between runs.
-NUM_BATCHES = 4
+# Of every validation; always the same, whatever the batch size, so that values can be compared along a run and between
+# runs.
+NUM_WINDOWS = 64
 
 
-def validation_frames(source: Any, batch_size: int, window: int, num_batches: int = NUM_BATCHES) -> list[np.ndarray]:
-    """`num_batches` batches of windows, u8[b window H W 3], the same at every call."""
+def validation_frames(source: Any, batch_size: int, window: int, num_windows: int = NUM_WINDOWS) -> list[np.ndarray]:
+    """`num_windows` windows in batches u8[b window H W 3], the same at every call; fewer where no batch fits in."""
     from data_pipelines import make_loader
 
-    loader = make_loader(source, batch_size=min(batch_size, len(source)), window=window, seed=0, shuffle=False)
-    frames = [next(loader)["frames"] for _ in range(num_batches)]
+    size = min(batch_size, num_windows, len(source))
+    loader = make_loader(source, batch_size=size, window=window, seed=0, shuffle=False)
+    frames = [next(loader)["frames"] for _ in range(num_windows // size)]
     loader.close()
     return frames
 
