@@ -100,7 +100,7 @@ def probe_accuracy(
     test_positions: Int[Array, "l n 2"],
     grid_size: int,
     iterations: int = 150,
-) -> tuple[Float[Array, "k n"], Float[Array, "k n"], Float[Array, "k n"]]:
+) -> tuple[Float[Array, "k n"], Float[Array, "k n"], Float[Array, "l k n"]]:
     """Linear probes from every slot to every agent's row and column (PAPER: I, informativeness).
 
     Multinomial logistic regressions, fitted together by L-BFGS from zero on standardised slots with a weak L2 penalty.
@@ -115,7 +115,7 @@ def probe_accuracy(
 
     Returns:
       Accuracy on the fitted and on the other frames: share of frames with both row and column right. And the likelihood
-      on the other frames: mean probability given to the true row and column.
+      in each of the other frames: the probability given to the true row and column.
     """
     mean = jnp.mean(fit_slots, axis=0)
     deviation = jnp.std(fit_slots, axis=0) + 1e-6
@@ -152,7 +152,7 @@ def probe_accuracy(
         test_positions[:, None, ..., None],
         axis=-1,
     )
-    likelihood = jnp.mean(jnp.exp(jnp.sum(scores[..., 0], axis=-1)), axis=0)
+    likelihood = jnp.exp(jnp.sum(scores[..., 0], axis=-1))
     return accuracy(fit_slots, fit_positions), accuracy(test_slots, test_positions), likelihood
 
 

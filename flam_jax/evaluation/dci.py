@@ -2,7 +2,8 @@
 
 The importance of a slot for an agent is the likelihood that a linear probe of the slot gives to the agent's true
 position, less what is had without any slot: else a slot that knows one agent and nothing of the others would not count
-as perfectly disentangled.
+as perfectly disentangled. What may be chance counts as nothing: else the least of differences would be shares of
+nothing.
 """
 
 from typing import Any
@@ -10,11 +11,14 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
+# Standard errors by which a slot must do better than no slot.
+SIGNIFICANT = 3.0
+
 
 def chance_likelihood(
     fit_positions: Int[np.ndarray, "m n 2"], test_positions: Int[np.ndarray, "l n 2"], grid_size: int
-) -> Float[np.ndarray, " n"]:
-    """Mean probability of the true row and column by their frequencies in the fitted frames alone."""
+) -> Float[np.ndarray, "l n"]:
+    """Probability of the true row and column of every frame, by the frequencies in the fitted frames alone."""
     frequency = np.stack(
         [
             [np.bincount(fit_positions[:, agent, axis], minlength=grid_size) / len(fit_positions) for axis in range(2)]
@@ -23,10 +27,10 @@ def chance_likelihood(
     )  # n 2 grid
     agents = np.arange(fit_positions.shape[1])
     rows, columns = (frequency[agents, axis, test_positions[:, :, axis]] for axis in range(2))
-    return (rows * columns).mean(axis=0)
+    return rows * columns
 
 
-def dci(likelihood: Float[np.ndarray, "k n"], chance: Float[np.ndarray, " n"], accuracy: float) -> dict[str, Any]:
+def dci(likelihood: Float[np.ndarray, "l k n"], chance: Float[np.ndarray, "l n"], accuracy: float) -> dict[str, Any]:
     """The three numbers, each from 0 to 1.
 
     Disentanglement: does a slot tell of one agent only? 1 less the entropy of its importances over the agents, averaged
@@ -34,14 +38,16 @@ def dci(likelihood: Float[np.ndarray, "k n"], chance: Float[np.ndarray, " n"], a
     importances over the slots, averaged over the agents. Entropies are in units of that of all alike.
 
     Args:
-      likelihood: of every agent's position by a probe of every slot.
-      chance: of every agent's position without a slot.
+      likelihood: of every agent's position by a probe of every slot, in every frame.
+      chance: of every agent's position without a slot, in every frame.
       accuracy: of the probes of matched slots.
 
     Returns:
       `disentanglement`, `completeness` and `informativeness`; a sentence where a number is not defined.
     """
-    importance = np.clip(np.asarray(likelihood, np.float64) - chance, 0, None)
+    gain = np.asarray(likelihood, np.float64) - chance[:, None]
+    importance, error = gain.mean(axis=0), gain.std(axis=0) / np.sqrt(len(gain))
+    importance = np.where(importance > SIGNIFICANT * error, importance, 0.0)
     slots, agents = importance.shape
     result: dict[str, Any] = {"informativeness": accuracy}
     if agents > 1:

@@ -111,8 +111,9 @@ def test_linear_probes_read_what_is_there():
     # The row is known, the column is guessed.
     assert 0.15 < tested[0, 1] < 0.4
     assert tested[2].max() < 0.15
-    assert float(likelihood[1, 0]) > 0.95
-    assert float(likelihood[2].max()) < 0.15
+    likelihood = np.asarray(likelihood).mean(axis=0)
+    assert likelihood[1, 0] > 0.95
+    assert likelihood[2].max() < 0.15
     found = binding.probe_binding(np.asarray(fitted), tested)
     assert found["probe_per_agent"] == [1.0, pytest.approx(tested[0, 1], abs=1e-4)]
     assert found["probe_accuracy"] == pytest.approx((1 + tested[0, 1]) / 2, abs=1e-4)
