@@ -155,7 +155,7 @@ SHAPES = {  # the shapes of the parameters
     "dynamics.num_heads": 4,
     "dynamics.history": 2,
     "dynamics.position_in_keys": True,
-    "dynamics.local_context": True,
+    "dynamics.local_context": False,
     "dynamics.name": "adaworld",
     "dynamics.codebook_size": 4,
 }

@@ -62,6 +62,8 @@ def action_leak(
     count = sum(len(batch) for batch in actions)
     a, p = np.concatenate(actions).astype(np.float64), np.concatenate(positions).astype(np.float64)
     half = count // 2
+    if a.size == 0:  # a model without actions
+        return float("nan")
     unexplained = total = 0.0
     for factor in range(a.shape[2]):
         fit_a, fit_p = (x[:half, :, factor].reshape(-1, x.shape[-1]) for x in (a, p))

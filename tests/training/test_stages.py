@@ -114,6 +114,8 @@ def test_the_leak_of_actions_that_tell_everything_or_nothing() -> None:
     assert action_leak(telling, positions) > 0.99
     assert action_leak(silent, positions) < 0.1
     assert math.isnan(action_leak([telling[0][:2]], [positions[0][:2]]))
+    assert math.isnan(action_leak([telling[0][..., :0]], positions))  # a model without actions
+    assert math.isnan(action_leak(telling, [np.ones_like(positions[0])]))  # a slot that never moves
 
 
 @pytest.mark.parametrize(
