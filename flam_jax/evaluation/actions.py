@@ -12,8 +12,7 @@ ACTIVE_VARIANCE = 0.01
 
 def active_units(mean: Float[Array, "*b k a"]) -> Float[Array, "k a"]:
     """1 for units whose posterior mean has a variance above 0.01 over all examples and frames, else 0."""
-    flat = mean.reshape(-1, *mean.shape[-2:])
-    return (jnp.var(flat, axis=0) > ACTIVE_VARIANCE).astype(jnp.float32)
+    return (jnp.var(mean, axis=tuple(range(mean.ndim - 2))) > ACTIVE_VARIANCE).astype(jnp.float32)
 
 
 def prediction_errors(
