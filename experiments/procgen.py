@@ -52,8 +52,8 @@ def _cpu(config: Config) -> None:
         prediction_steps_start=0.6,
         num_factors=8,
         total_action_dim=64,
-        # Things move by less than a patch: a patch must see what is about to enter it, and with the paper's beta the
-        # actions collapse before they are of use.
+        # Things move by less than a patch: a patch must see what is about to enter it, and slots what moves; with the
+        # paper's beta the actions collapse before they are of use.
         local_context=True,
         kl_weight=1e-6,
         kl_weight_final=1e-4,

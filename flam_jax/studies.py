@@ -9,13 +9,8 @@ from flam_jax.config import Config, ConfigError, load_config
 PRESETS = ("cpu", "paper", "debug")
 SEEDS = (0, 1, 2)
 # The field `dynamics.name` of every row.
-MODELS = {
-    "FLAM": "flam",
-    "Genie": "genie",
-    "AdaWorld": "adaworld",
-    "PlaySlot": "playslot",
-    "SlotFormer": "slotformer",
-}
+MONOLITHIC = {"FLAM": "flam", "Genie": "genie", "AdaWorld": "adaworld"}
+OBJECT_CENTRIC = {"FLAM": "flam", "PlaySlot": "playslot", "SlotFormer": "slotformer"}
 ABLATIONS = {"FLAM": "flam", "without temporal attention": "flam_recurrent", "globally coupled": "flam_coupled"}
 # These have fewer parts than FLAM; with such widths the parameter counts agree within 10 % (counted by a test).
 WIDER = ("genie", "adaworld", "slotformer")
@@ -59,19 +54,24 @@ class Cell:
 
 def multigrid(preset: str) -> list[Cell]:
     """FLAM against the monolithic models on four agents (PAPER: prediction)."""
-    return _cells("experiments/multigrid.py", "4agents", MODELS, preset)
+    return _cells("experiments/multigrid.py", "4agents", MONOLITHIC, preset)
 
 
 def procgen(preset: str) -> list[Cell]:
     """FLAM against the monolithic models on three games (PAPER: prediction)."""
     games = ("bigfish", "leaper", "starpilot")
-    return [cell for game in games for cell in _cells("experiments/procgen.py", game, MODELS, preset)]
+    return [cell for game in games for cell in _cells("experiments/procgen.py", game, MONOLITHIC, preset)]
 
 
 def agents(preset: str) -> list[Cell]:
     """The gap to the monolithic models by the number of agents (PAPER: number of agents)."""
     variants = ("2agents", "4agents", "8agents")
-    return [cell for variant in variants for cell in _cells("experiments/multigrid.py", variant, MODELS, preset)]
+    return [cell for variant in variants for cell in _cells("experiments/multigrid.py", variant, MONOLITHIC, preset)]
+
+
+def slots(preset: str) -> list[Cell]:
+    """FLAM against the object-centric models on four agents (PAPER: representation)."""
+    return _cells("experiments/multigrid.py", "4agents", OBJECT_CENTRIC, preset)
 
 
 def ablations(preset: str) -> list[Cell]:
@@ -79,7 +79,7 @@ def ablations(preset: str) -> list[Cell]:
     return _cells("experiments/multigrid.py", "4agents", ABLATIONS, preset)
 
 
-STUDIES = {"multigrid": multigrid, "procgen": procgen, "agents": agents, "ablations": ablations}
+STUDIES = {"multigrid": multigrid, "procgen": procgen, "agents": agents, "slots": slots, "ablations": ablations}
 
 
 def cells(study: str, preset: str) -> list[Cell]:

@@ -40,9 +40,9 @@ def _initialize(tokenizer, dynamics, frames, key):
 
 
 @functools.cache
-def tiny_model(quantize_predictions: bool = True) -> WorldModel:
-    """An untrained model of `tiny_config`, the same at every call."""
-    c = tiny_config(quantize_predictions=quantize_predictions)
+def tiny_model(**changes) -> WorldModel:
+    """An untrained model of `tiny_config(**changes)`, the same at every call."""
+    c = tiny_config(**changes)
     frames = jnp.zeros((1, 2, SIZE, SIZE, 3))
     parts = _initialize(build.build_tokenizer(c), build.build_dynamics(c), frames, jax.random.key(0))
     return WorldModel.from_parts(c, *parts)

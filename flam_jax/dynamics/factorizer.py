@@ -65,7 +65,8 @@ class Factorizer(nn.Module):
 
     Keys say what a patch holds; where it lies is in the values only, as row and column codes beside the contents. A
     slot therefore follows a content wherever it goes, and the place can be read from it. `position_in_keys` lets slots
-    compete for places too, which scenes with many look-alikes need.
+    compete for places too, which scenes with many look-alikes need. `motion_in_content` makes what changed since the
+    last frame a part of the content: what moves can then be told from a background that looks like it.
 
     The last iteration alone is differentiated (implicit slot attention, Chang et al. 2022), the learned initial slots
     keep their gradient.
@@ -78,6 +79,7 @@ class Factorizer(nn.Module):
     history: int
     attention_sharpness: float
     position_in_keys: bool = False
+    motion_in_content: bool = False
     dtype: DTypeLike = jnp.float32
 
     def setup(self):
@@ -106,6 +108,7 @@ class Factorizer(nn.Module):
         features: Float[Array, "b t h w c"],
         cache: Any = None,
         competition: Competition | None = None,
+        last_features: Float[Array, "b h w c"] | None = None,
     ) -> tuple[Factors, Any]:
         """All frames at once; with `cache`, the frames that follow those in the cache.
 
@@ -113,6 +116,7 @@ class Factorizer(nn.Module):
           features: of the frames.
           cache: from `init_cache` or the last call.
           competition: how slots compete, as annealed in training; by default `attention_sharpness` without noise.
+          last_features: of the frame before these; by default nothing changed at the first of these.
 
         Returns:
           Slots with their attention, and the new cache.
@@ -120,7 +124,12 @@ class Factorizer(nn.Module):
         b, t, h, w, _ = features.shape
         position = position_codes(h, w).reshape(h * w, h + w).astype(self.dtype)
         position = jnp.broadcast_to(position, (b, t, *position.shape))
-        content = self.content_norm(self.content(features.astype(self.dtype))).reshape(b, t, h * w, -1)
+        seen = features
+        if self.motion_in_content:
+            before = features[:, :1] if last_features is None else last_features[:, None]
+            change = features - jnp.concatenate([before, features[:, :-1]], axis=1)
+            seen = jnp.concatenate([features, change], axis=-1)
+        content = self.content_norm(self.content(seen.astype(self.dtype))).reshape(b, t, h * w, -1)
         keys = self.key(jnp.concatenate([content, position], axis=-1) if self.position_in_keys else content)
         values = jnp.concatenate([content, position], axis=-1)
         sharpness = jnp.full((b,), self.attention_sharpness) if competition is None else competition.sharpness

@@ -56,7 +56,7 @@ class Flam(nn.Module):
       num_iterations: of slot attention.
       attention_sharpness: factor on the logits of slot attention.
       position_in_keys: let slots compete for places as well as for contents.
-      local_context: let the aggregator's patches see their neighbours and the last frame.
+      local_context: let patches see what changed since the last frame, and the aggregator's their neighbours too.
       dtype: compute type; parameters are float32.
     """
 
@@ -88,6 +88,7 @@ class Flam(nn.Module):
             history=self.history,
             attention_sharpness=self.attention_sharpness,
             position_in_keys=self.position_in_keys,
+            motion_in_content=self.local_context,
             dtype=self.dtype,
         )
         self.context = ContextStream(history=self.history, **block)
@@ -172,7 +173,7 @@ class Flam(nn.Module):
             "factorizer": self.factorizer.init_cache(batch[:1]),
             "context": [make() for _ in range(self.num_blocks)],
             "forward": [make() for _ in range(self.num_blocks)],
-            "aggregator": features,
+            "last_features": features,
         }
 
     def step(
@@ -182,15 +183,16 @@ class Flam(nn.Module):
 
         Calling it on the frames one after another equals one parallel pass over all of them.
         """
-        factors, factorizer_cache = self.factorizer(features[:, None], cache["factorizer"])
+        last_features = cache["last_features"]
+        factors, factorizer_cache = self.factorizer(features[:, None], cache["factorizer"], None, last_features)
         context, context_cache = self.context(factors.slots, cache["context"])
         next_slots, forward_cache = self.forward_dynamics(factors.slots, actions[:, None], context, cache["forward"])
-        next_features = self.aggregator(features, cache["aggregator"], next_slots[:, 0])
+        next_features = self.aggregator(features, last_features, next_slots[:, 0])
         cache = {
             "factorizer": factorizer_cache,
             "context": context_cache,
             "forward": forward_cache,
-            "aggregator": features,
+            "last_features": features,
         }
         return cache, StepOutput(factors.slots[:, 0], factors.attention[:, 0], next_slots[:, 0], next_features)
 

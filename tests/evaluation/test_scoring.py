@@ -54,6 +54,22 @@ def test_the_file_holds_what_is_promised(folder):
     assert math.isclose(sum(result["actions"]["kl_per_factor"]), result["actions"]["kl"], abs_tol=1e-3)
 
 
+@pytest.mark.parametrize("name", ["genie", "playslot", "slotformer"])
+def test_baselines_are_scored_and_reported_as_flam_is(name, tmp_path):
+    """One slot and a codebook; a code with a variation; no actions at all."""
+    for stage in ("tokenizer", "dynamics"):
+        (tmp_path / stage).mkdir()
+        checkpoints.write_finished(tmp_path / stage, 1, 1.0)
+    result = evaluate(tiny_config(name=name), tmp_path, BoardDataset(), world_model=tiny_model(name=name))
+    assert result["model"] == name
+    factors, units = {"genie": (1, 6), "playslot": (3, 6), "slotformer": (3, 0)}[name]
+    assert len(result["actions"]["kl_per_factor"]) == factors
+    assert result["actions"]["units"] == units
+    assert ("leak" in result["actions"]) == (units > 0)
+    assert len(result["binding"]["attention"]) == 2
+    assert name.upper() in (tmp_path / "report.html").read_text()
+
+
 def test_copying_the_last_frame_is_wrong_on_entered_cells(folder):
     cells = evaluated(folder)["cells"]
     assert cells["copy_last"]["entered"]["wrong"] > 0.5
