@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from jax.experimental import multihost_utils
 
 from flam_jax.config import Config, differences
 
@@ -247,13 +248,16 @@ def adopt_tokenizer(source: str | Path, workdir: str | Path, config: Config) -> 
     if different:
         fields = "; ".join(f"config.{name} is {old} there, {new} here" for name, old, new in different)
         raise CheckpointError(f"{field}: that tokenizer does not fit: {fields}")
-    if target.is_dir():
-        if finished_step(target):
-            return
-        raise CheckpointError(f"{target} holds an unfinished tokenizer of this run's own; take another --workdir")
-    partial = target.with_name(f"tokenizer.partial.{os.getpid()}")
-    shutil.copytree(origin, partial)
-    partial.replace(target)
+    if jax.process_index() == 0 and not finished_step(target):
+        if target.is_dir():
+            raise CheckpointError(f"{target} holds an unfinished tokenizer of this run's own; take another --workdir")
+        partial = target.with_name("tokenizer.partial")
+        with _one_line(f"{target}: the tokenizer could not be copied"):
+            shutil.rmtree(partial, ignore_errors=True)  # of a start that was killed
+            shutil.copytree(origin, partial)
+            partial.replace(target)
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices("tokenizer adopted")
 
 
 def finished_step(directory: str | Path) -> int:

@@ -16,7 +16,7 @@ import os
 import sys
 from pathlib import Path
 
-from flam_jax.command_line import Arguments, parse_arguments
+from flam_jax.command_line import parse_arguments
 from flam_jax.config import Config, ConfigError, load_config, to_json
 
 
@@ -31,10 +31,10 @@ def main(arguments: list[str]) -> int:
     except ConfigError as error:
         print(f"flam_jax: {error}", file=sys.stderr)
         return 2
-    return guarded_run(config, options)
+    return guarded_run(config, options.workdir)
 
 
-def guarded_run(config: Config, options: Arguments) -> int:
+def guarded_run(config: Config, workdir: str | Path) -> int:
     """Runs, and turns the errors that a user can mend into one line and a status."""
     quiet_logging()
     from data_pipelines import DataError
@@ -44,7 +44,7 @@ def guarded_run(config: Config, options: Arguments) -> int:
     from flam_jax.training.trainer import NonFiniteError
 
     try:
-        run(config, prepare_workdir(options.workdir))
+        run(config, prepare_workdir(workdir))
     except (ConfigError, DataError, CheckpointError, ShardingError, NonFiniteError) as error:
         print(f"flam_jax: {error}", file=sys.stderr)
         return 1
@@ -87,7 +87,7 @@ def run(config: Config, workdir: Path) -> None:
     print(f"done: {workdir}/report.html, {workdir}/evaluation.json; curves: tensorboard --logdir {workdir}")
 
 
-def prepare_workdir(path: str) -> Path:
+def prepare_workdir(path: str | Path) -> Path:
     """Makes the folder and tries to write to it.
 
     Raises:

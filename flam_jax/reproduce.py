@@ -3,7 +3,7 @@
     python -m flam_jax.reproduce --study=STUDY --preset=cpu|paper --workdir=FOLDER [--config.FIELD=VALUE ...]
 
     --study      multigrid, procgen, agents, slots, ablations, or all
-    --preset     cpu: in hours on two CPU cores; paper: the paper's setting; debug: a few steps, to see that it runs
+    --preset     cpu: made for two CPU cores; paper: the paper's setting; debug: a few steps, to see that it runs
     --workdir    every run has a folder in it; results.json and results.html stand beside them
     --config.x.y=VALUE   changes a field in every run
 
@@ -43,18 +43,17 @@ def main(arguments: list[str]) -> int:
 
 def run_study(study: str, preset: str, workdir: Path, chosen: list[Cell], changes: dict[str, Any]) -> int:
     """Trains and evaluates every cell that is not done, and writes the results after each; returns the exit status."""
-    from flam_jax.command_line import Arguments
     from flam_jax.main import guarded_run
 
     began = time.monotonic()
     origin: dict[str, str] = {}  # by column, the run that trains the tokenizer
-    left = []
+    planned = []
     for cell in chosen:
         folder = workdir / cell.folder
         source = origin.setdefault(cell.column, str(folder))
         config = cell.config(changes | ({} if source == str(folder) else {"tokenizer.restore_from": source}))
-        if not _is_done(folder, config):
-            left.append((cell, config, folder))
+        planned.append((cell, config, folder))
+    left = [plan for plan in planned if not _is_done(*plan[1:])]
     print(f"{study}: {len(chosen)} runs, {len(chosen) - len(left)} of them done", flush=True)
     status = 0
     for number, (cell, config, folder) in enumerate(left):
@@ -62,11 +61,11 @@ def run_study(study: str, preset: str, workdir: Path, chosen: list[Cell], change
             minutes = (time.monotonic() - began) / number * (len(left) - number) / 60
             print(f"{study}: {len(left) - number} runs left, about {minutes:.0f} min", flush=True)
         print(f"{study}: {cell.folder}", flush=True)
-        status = guarded_run(config, Arguments(config=cell.experiment, workdir=str(folder), overrides={}))
+        status = guarded_run(config, folder)
         if status:
             break
-        _write(study, preset, workdir, chosen)
-    page = _write(study, preset, workdir, chosen)
+        _write(study, preset, workdir, planned)
+    page = _write(study, preset, workdir, planned)
     print(f"{study}: {page}", flush=True)
     return status
 
@@ -81,7 +80,7 @@ def _changes(words: list[str]) -> dict[str, str]:
     return changes
 
 
-def _is_done(folder: Path, config: Config) -> bool:
+def _is_done(config: Config, folder: Path) -> bool:
     """Whether the folder holds the evaluation of this configuration."""
     try:
         result = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
@@ -90,14 +89,14 @@ def _is_done(folder: Path, config: Config) -> bool:
     return result.get("config_hash") == config_hash(config)
 
 
-def _write(study: str, preset: str, workdir: Path, chosen: list[Cell]) -> Path:
+def _write(study: str, preset: str, workdir: Path, planned: list[tuple[Cell, Config, Path]]) -> Path:
     from flam_jax.evaluation.comparison import summarize, write_results
 
     runs, missing = [], []
-    for cell in chosen:
-        file = workdir / cell.folder / "evaluation.json"
-        if file.is_file():
-            runs.append((cell.column, cell.row, cell.seed, json.loads(file.read_text(encoding="utf-8"))))
+    for cell, config, folder in planned:
+        if _is_done(config, folder):  # not the result of other settings
+            result = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
+            runs.append((cell.column, cell.row, cell.seed, result))
         else:
             missing.append(cell.folder)
     workdir.mkdir(parents=True, exist_ok=True)

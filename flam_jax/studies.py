@@ -99,7 +99,7 @@ def cells(study: str, preset: str) -> list[Cell]:
 def _cells(experiment: str, variant: str, models: Mapping[str, str], preset: str) -> list[Cell]:
     arguments = variant if preset == "paper" else f"{variant},{preset}"
     found = []
-    for seed in SEEDS if preset != "debug" else SEEDS[:1]:  # a whole row of seeds before the next: tables fill evenly
+    for seed in SEEDS if preset != "debug" else SEEDS[:1]:  # every model once before the next seed: tables fill evenly
         for row, name in models.items():
             overrides: dict[str, Any] = {"dynamics.name": name}
             if name in WIDER:

@@ -4,7 +4,6 @@ import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
-from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 COMMITMENT = 0.25
@@ -40,7 +39,6 @@ class Codebook(nn.Module):
 
     num_codes: int
     dim: int
-    dtype: DTypeLike = jnp.float32
 
     def setup(self):
         self.codes = self.param("codes", nn.initializers.normal(1.0), (self.num_codes, self.dim))

@@ -63,7 +63,7 @@ class Monolithic(nn.Module):
         self.change = dense(self.feature_dim, kernel_init=SMALL)
         if self.bottleneck == "codebook":
             self.encoding = dense(self.action_dim)
-            self.codebook = Codebook(self.num_codes, self.action_dim, self.dtype)
+            self.codebook = Codebook(self.num_codes, self.action_dim)
         else:
             self.posterior = dense(2 * self.action_dim)
 

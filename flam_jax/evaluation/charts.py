@@ -77,6 +77,8 @@ def line_chart(title: str, lines: Sequence[Line], x_name: str, logarithmic: bool
     parts.append(f'<text x="{WIDTH - RIGHT}" y="14" text-anchor="end">{html.escape(x_name)} →</text>')
     x = float(LEFT)
     for line, _ in drawn:
+        if not line.name:  # one of several curves of a name
+            continue
         parts.append(f'<rect x="{x:.0f}" y="{HEIGHT - 17}" width="12" height="4" fill="{line.color}"/>')
         parts.append(f'<text x="{x + 16:.0f}" y="{HEIGHT - 11}">{html.escape(line.name)}</text>')
         x += 30 + 6.2 * len(line.name)

@@ -1,6 +1,7 @@
 """Many runs beside each other: means with confidence intervals over seeds, `results.json`, and a page."""
 
 import html
+import itertools
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -161,7 +162,7 @@ def _column(column: str, rows: Mapping[str, Any]) -> str:
         paper = PAPER_PSNR.get((column, row))
         lines.append([row, len(cell["seeds"]), *texts, apart, None if paper is None else f"{paper:.1f}"])
     curves = []
-    for color, (row, cell) in zip(COLORS, rows.items(), strict=False):
+    for color, (row, cell) in zip(itertools.cycle(COLORS), rows.items(), strict=False):
         for index, psnr in enumerate(cell["psnr"]):
             curves.append(Line(row if index == 0 else "", list(range(1, len(psnr) + 1)), psnr, color))
     devices = ", ".join(sorted({device for cell in rows.values() for device in cell["devices"]}))
