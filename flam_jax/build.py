@@ -62,8 +62,9 @@ def build_dynamics(config: ConfigDict) -> nn.Module:
         num_iterations=c.num_iterations,
         attention_sharpness=c.attention_sharpness,
         position_in_keys=c.position_in_keys,
+        local_context=c.local_context,
     )
     if c.name in ("playslot", "slotformer"):
         slots["action_dim"] *= c.name == "playslot"
         return ObjectCentric(num_codes=c.codebook_size, **frame, **slots, **shared)
-    return FACTORED[c.name](local_context=c.local_context, **slots, **shared)
+    return FACTORED[c.name](**slots, **shared)

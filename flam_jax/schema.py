@@ -97,7 +97,7 @@ def default_config() -> Config:
                 query_noise=0.3,  # noise of the slots' queries, per example (standard deviation)
                 rarity=1.0,  # exponent: 1 lets every content of a frame count alike, 0 every patch
                 position_in_keys=False,  # let slots compete for places as well as for contents
-                local_context=False,  # let patches see what changed, and the aggregator's their neighbours too
+                local_context=False,  # let slots see what changed, patches their neighbours (not genie, adaworld)
                 codebook_size=8,  # of genie and playslot: how many actions there are
                 slots_share=0.5,  # of playslot and slotformer: share of training in which they learn their slots
                 kl_weight=2e-4,  # beta, on summed squared error and summed KL

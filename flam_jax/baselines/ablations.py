@@ -83,12 +83,14 @@ class CoupledForwardDynamics(nn.Module):
         self,
         slots: Float[Array, "b t k d"],
         actions: Float[Array, "b t k a"],
-        context: Float[Array, "b t k d"],
+        context: Float[Array, "b t k d"] | None,
         cache: list[KVCache] | None = None,
     ) -> tuple[Float[Array, "b t k d"], list[KVCache] | None]:
-        """As `ForwardDynamics`, for all factors."""
+        """As `ForwardDynamics`, for all factors; also without a context stream, and without actions (a = 0)."""
         dim = slots.shape[-1]
-        x = nn.Dense(dim, dtype=self.dtype, name="slot")(slots.astype(self.dtype)) + context
+        x = nn.Dense(dim, dtype=self.dtype, name="slot")(slots.astype(self.dtype))
+        if context is not None:
+            x = x + context
         if actions.shape[-1]:
             x = x + nn.Dense(dim, use_bias=False, dtype=self.dtype, name="action")(actions.astype(self.dtype))
         stream = ContextStream(self.num_blocks, self.num_heads, self.history, self.dtype, name="stream")

@@ -8,7 +8,7 @@ One module holds both parts. `FlamOutput.slot_loss` is the loss of the slots; no
 and the training stage decides which of the two losses counts when.
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import flax.struct
@@ -20,10 +20,10 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from flam_jax.baselines.ablations import CoupledForwardDynamics, RecurrentFactorizer
 from flam_jax.baselines.codebook import Codebook
 from flam_jax.dynamics.attention import Attention, Mlp, empty_cache
-from flam_jax.dynamics.factorizer import Competition, Factors, position_codes
-from flam_jax.dynamics.flam import FlamOutput, StepOutput, check_frames
-from flam_jax.dynamics.inverse import ActionDistribution, InverseDynamics
-from flam_jax.dynamics.streams import ContextStream, over_factors
+from flam_jax.dynamics.factorizer import Competition, position_codes
+from flam_jax.dynamics.flam import Flam, FlamOutput, StepOutput, check_frames
+from flam_jax.dynamics.inverse import ActionDistribution
+from flam_jax.dynamics.streams import ContextStream
 
 
 class SaviFactorizer(RecurrentFactorizer):
@@ -110,61 +110,36 @@ class NoActions:
         return self.mean.sum(axis=-1)
 
 
-class ObjectCentric(nn.Module):
+class ObjectCentric(Flam, kw_only=True):
     """Slots learned by reconstruction, and dynamics on them; a latent action a slot, or none.
+
+    Fields and methods are FLAM's, with an `action_dim` of 0 for a model without actions (SlotFormer).
 
     Attributes:
       grid: patches per side of the square frame.
       feature_dim: c.
-      num_factors: K.
-      action_dim: size of one slot's latent action; 0 for a model without actions (SlotFormer).
       num_codes: of the codebook.
-      model_dim: size of slots and of all streams.
-      num_blocks: of each stream.
-      num_heads: of each attention but slot attention, which has one.
-      history: frames that temporal attention sees, the current one included.
-      num_iterations: of slot attention.
-      attention_sharpness: factor on the logits of slot attention.
-      position_in_keys: let slots compete for places as well as for contents.
-      dtype: compute type; parameters are float32.
     """
 
     grid: int
     feature_dim: int
-    num_factors: int
-    action_dim: int
     num_codes: int = 8
-    model_dim: int = 256
-    num_blocks: int = 2
-    num_heads: int = 8
-    history: int = 5
-    num_iterations: int = 3
-    attention_sharpness: float = 4.0
-    position_in_keys: bool = False
-    dtype: DTypeLike = jnp.float32
+
+    factorizer_type: ClassVar[Any] = SaviFactorizer
+    forward_type: ClassVar[Any] = CoupledForwardDynamics
 
     def setup(self):
         block: dict[str, Any] = dict(
             num_blocks=self.num_blocks, num_heads=self.num_heads, history=self.history, dtype=self.dtype
         )
-        self.factorizer = SaviFactorizer(
-            num_factors=self.num_factors,
-            slot_dim=self.model_dim,
-            num_iterations=self.num_iterations,
-            num_heads=self.num_heads,
-            history=self.history,
-            attention_sharpness=self.attention_sharpness,
-            position_in_keys=self.position_in_keys,
-            dtype=self.dtype,
-        )
+        self.factorizer = self.make_factorizer()
         self.decoder = BroadcastDecoder(self.feature_dim, self.grid, self.dtype)
         if self.action_dim:
             self.context = ContextStream(**block)
-            inverse = over_factors(InverseDynamics, in_axes=(2, 2, None), out_axes=2)
             # Encodings that are snapped to codes, and variations, side by side.
-            self.inverse_dynamics = inverse(action_dim=2 * self.action_dim, **block)
+            self.inverse_dynamics = self.inverse_type(action_dim=2 * self.action_dim, **block)
             self.codebook = Codebook(self.num_codes, self.action_dim)
-        self.forward_dynamics = CoupledForwardDynamics(**block)
+        self.forward_dynamics = self.forward_type(**block)
 
     def __call__(
         self,
@@ -177,14 +152,14 @@ class ObjectCentric(nn.Module):
         factors, _ = self.factorizer(features, None, competition)
         error = jnp.square(self.decoder(factors.slots) - features).sum(axis=(-3, -2, -1)).mean()
         slots = jax.lax.stop_gradient(factors.slots)
-        encodings, posterior = self._infer(slots)
+        encodings, posterior = self._encode_actions(slots)
         auxiliary = jnp.zeros(())
         if actions is None:
             actions = posterior.mean
             if self.has_rng("action") and self.action_dim:
-                key = self.make_rng("action")
-                actions = posterior.sample(key)
-                auxiliary = self.codebook.loss(encodings, key)
+                sample_key, loss_key = jax.random.split(self.make_rng("action"))
+                actions = posterior.sample(sample_key)
+                auxiliary = self.codebook.loss(encodings, loss_key)
         next_slots = self.predict_slots(slots[:, :-1], actions)
         auxiliary = auxiliary + jnp.square(next_slots - slots[:, 1:]).sum(axis=(-2, -1)).mean()
         return FlamOutput(
@@ -200,10 +175,6 @@ class ObjectCentric(nn.Module):
             slot_loss=error,
         )
 
-    def factorize(self, features: Float[Array, "b t h w c"]) -> Factors:
-        """Slots and their attention."""
-        return self.factorizer(features)[0]
-
     def infer_actions(self, slots: Float[Array, "b t k d"]) -> VariedCodes | NoActions:
         """Latent actions between consecutive slots, shape b t-1 k a.
 
@@ -211,13 +182,13 @@ class ObjectCentric(nn.Module):
           ValueError: fewer than two frames.
         """
         check_frames(slots.shape[1])
-        return self._infer(slots)[1]
+        return self._encode_actions(slots)[1]
 
     def predict_slots(
         self, slots: Float[Array, "b t k d"], actions: Float[Array, "b t k a"]
     ) -> Float[Array, "b t k d"]:
         """ŝ_{t+1} from all s_t and a_t, for all t at once."""
-        return self.forward_dynamics(slots, actions, jnp.zeros_like(slots), None)[0]
+        return self.forward_dynamics(slots, actions, None, None)[0]
 
     def aggregate(
         self, features: Float[Array, "b t h w c"], next_slots: Float[Array, "b t k d"]
@@ -234,29 +205,29 @@ class ObjectCentric(nn.Module):
         first, second = jax.random.split(key)
         return self.codebook.sample(first, shape) + jax.random.normal(second, (*shape, self.action_dim))
 
-    def init_cache(self, features: Float[Array, "b h w c"]) -> Any:
+    def init_cache(self, features: Float[Array, "b h w c"]) -> dict[str, Any]:
         """Caches before the first frame of `step`."""
         batch = (features.shape[0], self.num_factors)
         make = lambda: empty_cache(batch, self.history, self.num_heads, self.model_dim, self.dtype)  # noqa: E731
         return {
             "factorizer": self.factorizer.init_cache(batch[:1]),
             "forward": [make() for _ in range(self.num_blocks)],
+            "last_features": features,
         }
 
     def step(
-        self, cache: Any, features: Float[Array, "b h w c"], actions: Float[Array, "b k a"]
-    ) -> tuple[Any, StepOutput]:
+        self, cache: dict[str, Any], features: Float[Array, "b h w c"], actions: Float[Array, "b k a"]
+    ) -> tuple[dict[str, Any], StepOutput]:
         """Consumes frame t and the actions taken there, predicts frame t + 1. Cost does not depend on t."""
-        factors, factorizer_cache = self.factorizer(features[:, None], cache["factorizer"])
-        slots = factors.slots
-        next_slots, forward_cache = self.forward_dynamics(
-            slots, actions[:, None], jnp.zeros_like(slots), cache["forward"]
-        )
+        last_features = cache["last_features"]
+        factors, factorizer_cache = self.factorizer(features[:, None], cache["factorizer"], None, last_features)
+        next_slots, forward_cache = self.forward_dynamics(factors.slots, actions[:, None], None, cache["forward"])
         next_slots = next_slots[:, 0]
-        output = StepOutput(slots[:, 0], factors.attention[:, 0], next_slots, self.decoder(next_slots))
-        return {"factorizer": factorizer_cache, "forward": forward_cache}, output
+        output = StepOutput(factors.slots[:, 0], factors.attention[:, 0], next_slots, self.decoder(next_slots))
+        return {"factorizer": factorizer_cache, "forward": forward_cache, "last_features": features}, output
 
-    def _infer(self, slots: Float[Array, "b t k d"]) -> tuple[Array, VariedCodes | NoActions]:
+    def _encode_actions(self, slots: Float[Array, "b t k d"]) -> tuple[Array, VariedCodes | NoActions]:
+        """Encodings before they are snapped to codes, and the distribution."""
         if not self.action_dim:
             none = jnp.zeros((slots.shape[0], slots.shape[1] - 1, self.num_factors, 0))
             return none, NoActions(none)

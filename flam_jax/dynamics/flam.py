@@ -80,7 +80,15 @@ class Flam(nn.Module):
 
     def setup(self):
         block: dict[str, Any] = dict(num_blocks=self.num_blocks, num_heads=self.num_heads, dtype=self.dtype)
-        self.factorizer = self.factorizer_type(
+        self.factorizer = self.make_factorizer()
+        self.context = ContextStream(history=self.history, **block)
+        self.inverse_dynamics = self.inverse_type(action_dim=self.action_dim, history=self.history, **block)
+        self.forward_dynamics = self.forward_type(history=self.history, **block)
+        self.aggregator = Aggregator(model_dim=self.model_dim, local_context=self.local_context, **block)
+
+    def make_factorizer(self) -> Factorizer:
+        """The factorizer of these fields, for `setup`."""
+        return self.factorizer_type(
             num_factors=self.num_factors,
             slot_dim=self.model_dim,
             num_iterations=self.num_iterations,
@@ -91,10 +99,6 @@ class Flam(nn.Module):
             motion_in_content=self.local_context,
             dtype=self.dtype,
         )
-        self.context = ContextStream(history=self.history, **block)
-        self.inverse_dynamics = self.inverse_type(action_dim=self.action_dim, history=self.history, **block)
-        self.forward_dynamics = self.forward_type(history=self.history, **block)
-        self.aggregator = Aggregator(model_dim=self.model_dim, local_context=self.local_context, **block)
 
     def __call__(
         self,

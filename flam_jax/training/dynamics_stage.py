@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from flam_jax.baselines.object_centric import ObjectCentric
 from flam_jax.build import build_dynamics, build_tokenizer
 from flam_jax.config import Config
 from flam_jax.dynamics.factorizer import Competition
@@ -23,8 +24,6 @@ from flam_jax.world_model import WorldModel
 
 # The sharpness of slot attention starts at this share of its full value.
 FIRST_SHARPNESS = 0.25
-# Models that learn their slots before anything else.
-SLOTS_FIRST = ("playslot", "slotformer")
 
 
 class DynamicsStage:
@@ -71,7 +70,7 @@ class DynamicsStage:
         competition = self.competition(progress, noise_key, features.shape[0])
         start = self.fields.prediction_steps_start
         several = progress >= start if start > 0 else True
-        slots_first = progress < self.fields.slots_share if self.fields.name in SLOTS_FIRST else False
+        slots_first = progress < self.fields.slots_share if isinstance(self.module, ObjectCentric) else False
         phase = dict(several=several, slots_first=slots_first)
         loss, metrics, _ = self._dynamics_loss(params, features, action_key, kl_weight, competition, **phase)
         return loss, {**metrics, "kl_weight": kl_weight, "sharpness": competition.sharpness.mean()}

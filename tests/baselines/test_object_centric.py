@@ -15,7 +15,7 @@ ACTION_DIMS = (0, 3)
 
 
 @functools.cache
-def make(action_dim, b=2, t=4, grid=3, c=2, k=3, blocks=2):
+def make(action_dim, b=2, t=4, grid=3, c=2, k=3, blocks=2, **changes):
     model = ObjectCentric(
         grid=grid,
         feature_dim=c,
@@ -25,6 +25,7 @@ def make(action_dim, b=2, t=4, grid=3, c=2, k=3, blocks=2):
         num_blocks=blocks,
         num_heads=2,
         history=3,
+        **changes,
     )
     features = jnp.asarray(np.random.default_rng(0).uniform(-1.0, 1.0, (b, t, grid, grid, c)), jnp.float32)
     return model, random_parameters(model, features), features
@@ -46,9 +47,9 @@ def test_shapes_are_flams(action_dim):
         assert float(jnp.abs(out.action_kl).max()) == 0.0
 
 
-@pytest.mark.parametrize("action_dim", ACTION_DIMS)
-def test_frame_by_frame_inference_equals_the_parallel_pass(action_dim):
-    model, variables, features = make(action_dim, t=5)
+@pytest.mark.parametrize(("action_dim", "local_context"), [(0, False), (3, False), (3, True)])
+def test_frame_by_frame_inference_equals_the_parallel_pass(action_dim, local_context):
+    model, variables, features = make(action_dim, t=5, local_context=local_context)
     out = apply(model, variables, features)
     cache = apply(model, variables, features[:, 0], method="init_cache")
     for t in range(features.shape[1] - 1):
