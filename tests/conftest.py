@@ -1,7 +1,8 @@
-"""What all tests share: a quick compiler, and one run of the main job."""
+"""What all tests share: a quick compiler, what it compiled, and one run of the main job."""
 
 import fcntl
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,17 @@ import pytest
 _QUICK_COMPILE = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_QUICK_COMPILE}".strip()
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Opens a folder in which all processes of this test session find what one of them has compiled."""
+    if "JAX_COMPILATION_CACHE_DIR" in os.environ:  # of a worker, or of the user
+        return
+    programs = tempfile.TemporaryDirectory(prefix="flam_jax_programs_")
+    config.add_cleanup(programs.cleanup)
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = programs.name
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
 
 @pytest.fixture(scope="session")
