@@ -73,6 +73,10 @@ def default_config() -> Config:
                 channels=128,
                 num_res_blocks=2,  # per scale
                 levels=(4, 4, 4, 4, 4),  # finite scalar quantization: levels per feature channel
+                # Of the patches of a window, those that a step trains on, drawn one by one without regard to time. Less
+                # than 1 needs patch encoder and decoder, and leaves change_weight and consistency_weight no meaning.
+                patches_share=1.0,
+                rarity=0.4,  # exponent of the draw: 0 gives every patch the same chance, 1 every content
                 change_weight=10.0,  # extra weight of pixels that change within the window
                 l1_weight=1.0,
                 l2_weight=1.0,
@@ -97,7 +101,7 @@ def default_config() -> Config:
                 query_noise=0.3,  # noise of the slots' queries, per example (standard deviation)
                 rarity=1.0,  # exponent: 1 lets every content of a frame count alike, 0 every patch
                 position_in_keys=False,  # let slots compete for places as well as for contents
-                local_context=False,  # let slots see what changed, patches their neighbours (not genie, adaworld)
+                local_context=False,  # let patches see neighbours and what changed (no part of genie, adaworld)
                 codebook_size=8,  # of genie and playslot: how many actions there are
                 slots_share=0.5,  # of playslot and slotformer: share of training in which they learn their slots
                 kl_weight=2e-4,  # beta, on summed squared error and summed KL
@@ -150,6 +154,7 @@ _BOUNDS: dict[str, tuple[float, float]] = {
     "procgen.action_repeat": (1, math.inf),
     "tokenizer.patch_size": (2, 64),
     "tokenizer.channels": (1, 8192),
+    "tokenizer.patches_share": (1e-3, 1),
     "tokenizer.num_res_blocks": (0, 64),
     "dynamics.num_factors": (1, 1024),
     "dynamics.total_action_dim": (1, 65_536),
@@ -162,6 +167,7 @@ _BOUNDS: dict[str, tuple[float, float]] = {
     "dynamics.slots_share": (0, 1),
     "dynamics.attention_sharpness": (1e-3, 1e3),
     "dynamics.competition_warmup": (0, 1),
+    "tokenizer.rarity": (0, 2),
     "dynamics.rarity": (0, 2),
     "dynamics.kl_anneal_start": (0, 1),
     "dynamics.prediction_steps": (1, 64),
@@ -289,6 +295,10 @@ def _check_tokenizer(config: Config) -> None:
     if tokenizer.encoder == "impala" or tokenizer.decoder == "cnn":
         power = patch & (patch - 1) == 0
         _expect(power, "tokenizer.patch_size", patch, "a power of 2 for the impala encoder and the cnn decoder")
+    if tokenizer.patches_share < 1:
+        local = tokenizer.encoder == tokenizer.decoder == "patch"
+        expected = "1, unless encoder and decoder are patch"
+        _expect(local, "tokenizer.patches_share", tokenizer.patches_share, expected)
     both = (tokenizer.l1_weight, tokenizer.l2_weight)
     _expect(sum(both) > 0, "tokenizer.l1_weight", both[0], "more than 0 when tokenizer.l2_weight is 0")
 

@@ -161,12 +161,15 @@ SHAPES = {  # the shapes of the parameters
 }
 # Fields that only some models have.
 MODELS = {"dynamics.codebook_size": "genie", "dynamics.slots_share": "playslot"}
+OF_PATCHES = ("tokenizer.patches_share", "tokenizer.rarity")  # of tokenizers that see one patch at a time
 LOSSES = {  # the loss of one batch
     "tokenizer.change_weight": 3.0,
     "tokenizer.l1_weight": 2.0,
     "tokenizer.l2_weight": 2.0,
     "tokenizer.gradient_weight": 1.0,
     "tokenizer.consistency_weight": 1.0,
+    "tokenizer.patches_share": 0.5,
+    "tokenizer.rarity": 1.0,
     "dynamics.num_iterations": 3,
     "dynamics.prediction_steps": 1,
     "dynamics.prediction_steps_start": 0.8,  # the losses are taken at three quarters of training
@@ -201,18 +204,21 @@ TRAINING = {  # what one look at the schedule, an update, a batch or a run shows
 }
 
 
-def base_config(model: str = "flam") -> Config:
-    config = copy.deepcopy(tiny_config(name=model, kl_weight=1e-2, kl_weight_final=1e-1))
+def base_config(field: str = "") -> Config:
+    """What a change of `field` is compared with."""
+    config = copy.deepcopy(tiny_config(name=MODELS.get(field, "flam"), kl_weight=1e-2, kl_weight_final=1e-1))
     config.dynamics.update(prediction_steps=2, kl_anneal_start=0.5, competition_warmup=0.9)
     # A receptive field beyond the patch: only then can features change where pixels do not.
     config.tokenizer.encoder = "impala"
+    if field in OF_PATCHES:
+        config.tokenizer.update(encoder="patch", patches_share=0.25)
     for stage in STAGES:
         config[stage].training.update(num_steps=20, batch_size=4)
     return validate(config)
 
 
 def changed(name: str, value: Any) -> Config:
-    config = copy.deepcopy(base_config(MODELS.get(name, "flam")))
+    config = copy.deepcopy(base_config(name))
     before = get_field(config, name)
     override(config, name, value)
     assert get_field(config, name) != before
@@ -231,8 +237,8 @@ def parameter_shapes(config: Config, stage_name: str) -> list[tuple[str, tuple[i
 
 
 @functools.cache
-def loss_value(stage_name: str, name: str = "", value: Any = None, model: str = "flam") -> float:
-    config = changed(name, value) if name else base_config(model)
+def loss_value(stage_name: str, name: str = "", value: Any = None) -> float:
+    config = base_config(name) if value is None else changed(name, value)
     stage = make_stage(config, stage_name)
 
     batch = make_batch(config, stage)
@@ -244,14 +250,14 @@ def loss_value(stage_name: str, name: str = "", value: Any = None, model: str = 
 @pytest.mark.parametrize(("name", "value"), SHAPES.items(), ids=SHAPES)
 def test_a_field_of_a_model_changes_its_parameters(name: str, value: Any) -> None:
     stage = name.split(".")[0]
-    base = base_config(MODELS.get(name, "flam"))
+    base = base_config(name)
     assert parameter_shapes(changed(name, value), stage) != parameter_shapes(base, stage)
 
 
 @pytest.mark.parametrize(("name", "value"), LOSSES.items(), ids=LOSSES)
 def test_a_field_of_a_loss_changes_its_value(name: str, value: Any) -> None:
     stage = name.split(".")[0]
-    before = loss_value(stage, model=MODELS.get(name, "flam"))
+    before = loss_value(stage, name if name in (*MODELS, *OF_PATCHES) else "")
     assert loss_value(stage, name, value) != pytest.approx(before, rel=1e-5)
 
 

@@ -46,8 +46,26 @@ class SlotCrossAttention(nn.Module):
         return nn.DenseGeneral(dim, axis=(-2, -1), dtype=self.dtype, name="out")(y)
 
 
+class Neighbourhood(nn.Module):
+    """A linear map of the 3x3 patches around each.
+
+    A convolution, written as a product of matrices: within a loop or a branch, where later prediction passes run, XLA
+    runs convolutions ten times slower on a CPU.
+    """
+
+    features: int
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*b h w c"]) -> Float[Array, "*b h w d"]:
+        *_, h, w, _ = x.shape
+        padded = jnp.pad(x, [(0, 0)] * (x.ndim - 3) + [(1, 1), (1, 1), (0, 0)])
+        around = jnp.concatenate([padded[..., i : i + h, j : j + w, :] for i in range(3) for j in range(3)], axis=-1)
+        return nn.Dense(self.features, dtype=self.dtype)(around)
+
+
 class NeighbourMlp(nn.Module):
-    """A perceptron on the 3x3 patches around each, seen through a quarter of the channels.
+    """A perceptron on the 3x3 patches around each, as a residual branch without normalization.
 
     What moves leaves one patch and enters the next, so neighbours must hear of each other.
     """
@@ -56,12 +74,10 @@ class NeighbourMlp(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "*b h w d"]) -> Float[Array, "*b h w d"]:
-        *_, h, w, dim = x.shape
-        y = nn.Dense(dim // 4, dtype=self.dtype)(x)
-        y = jnp.pad(y, [(0, 0)] * (y.ndim - 3) + [(1, 1), (1, 1), (0, 0)])
-        y = jnp.concatenate([y[..., i : i + h, j : j + w, :] for i in range(3) for j in range(3)], axis=-1)
-        y = nn.gelu(nn.Dense(2 * dim, dtype=self.dtype)(y))
-        return nn.Dense(dim, dtype=self.dtype)(y)
+        dim = x.shape[-1]
+        y = nn.gelu(Neighbourhood(dim, self.dtype)(nn.gelu(x)))
+        # Starting at zero makes every block the identity at first: deep stacks then train without normalization.
+        return nn.Dense(dim, dtype=self.dtype, kernel_init=nn.initializers.zeros)(y)
 
 
 class Aggregator(nn.Module):
@@ -97,7 +113,7 @@ class Aggregator(nn.Module):
         position = nn.Dense(self.model_dim, dtype=self.dtype, name="position")(position_codes(h, w).astype(self.dtype))
         if self.local_context:
             seen = jnp.concatenate([features, features - last_features], axis=-1).astype(self.dtype)
-            content = nn.Conv(self.model_dim, (3, 3), dtype=self.dtype, name="content")(seen)
+            content = Neighbourhood(self.model_dim, self.dtype, name="content")(seen)
         else:
             content = nn.Dense(self.model_dim, dtype=self.dtype, name="content")(features.astype(self.dtype))
         x = content + position
@@ -105,7 +121,10 @@ class Aggregator(nn.Module):
         for block in range(self.num_blocks):
             attention = SlotCrossAttention(self.num_heads, self.dtype, name=f"slots_{block}")
             x = x + attention(nn.LayerNorm(dtype=self.dtype)(x), slots)
-            mlp = (NeighbourMlp if self.local_context else Mlp)(self.dtype, name=f"mlp_{block}")
-            x = x + mlp(nn.LayerNorm(dtype=self.dtype)(x))
-        change = nn.Dense(c, kernel_init=SMALL, dtype=self.dtype, name="change")(nn.LayerNorm(dtype=self.dtype)(x))
+            if self.local_context:
+                x = x + NeighbourMlp(self.dtype, name=f"mlp_{block}")(x)
+            else:
+                x = x + Mlp(self.dtype, name=f"mlp_{block}")(nn.LayerNorm(dtype=self.dtype)(x))
+        x = nn.gelu(x) if self.local_context else nn.LayerNorm(dtype=self.dtype)(x)
+        change = nn.Dense(c, kernel_init=SMALL, dtype=self.dtype, name="change")(x)
         return features + change.astype(jnp.float32)

@@ -65,8 +65,9 @@ class Factorizer(nn.Module):
 
     Keys say what a patch holds; where it lies is in the values only, as row and column codes beside the contents. A
     slot therefore follows a content wherever it goes, and the place can be read from it. `position_in_keys` lets slots
-    compete for places too, which scenes with many look-alikes need. `motion_in_content` makes what changed since the
-    last frame a part of the content: what moves can then be told from a background that looks like it.
+    compete for places too, which scenes with many look-alikes need. Where an entity covers several patches and moves by
+    less than one, none of them keeps its content: with `local_context` the content of a patch takes in what lies around
+    it, in no order, and what changed since the last frame, which tells what moves from a background that looks like it.
 
     The last iteration alone is differentiated (implicit slot attention, Chang et al. 2022), the learned initial slots
     keep their gradient.
@@ -79,13 +80,15 @@ class Factorizer(nn.Module):
     history: int
     attention_sharpness: float
     position_in_keys: bool = False
-    motion_in_content: bool = False
+    local_context: bool = False
     dtype: DTypeLike = jnp.float32
 
     def setup(self):
         dense = lambda bias=True: nn.Dense(self.slot_dim, use_bias=bias, dtype=self.dtype)  # noqa: E731
         self.initial_slots = self.param("initial_slots", nn.initializers.normal(1.0), (self.num_factors, self.slot_dim))
         self.content = nn.Sequential([dense(), nn.gelu, dense()])
+        if self.local_context:
+            self.surroundings = dense(False)
         self.content_norm = nn.LayerNorm(dtype=self.dtype)
         self.key, self.query = dense(False), dense(False)
         self.read, self.read_last = dense(), dense()
@@ -125,11 +128,14 @@ class Factorizer(nn.Module):
         position = position_codes(h, w).reshape(h * w, h + w).astype(self.dtype)
         position = jnp.broadcast_to(position, (b, t, *position.shape))
         seen = features
-        if self.motion_in_content:
+        if self.local_context:
             before = features[:, :1] if last_features is None else last_features[:, None]
             change = features - jnp.concatenate([before, features[:, :-1]], axis=1)
             seen = jnp.concatenate([features, change], axis=-1)
-        content = self.content_norm(self.content(seen.astype(self.dtype))).reshape(b, t, h * w, -1)
+        content = self.content(seen.astype(self.dtype))
+        if self.local_context:
+            content = content + self.surroundings(blurred(nn.gelu(content)))
+        content = self.content_norm(content).reshape(b, t, h * w, -1)
         keys = self.key(jnp.concatenate([content, position], axis=-1) if self.position_in_keys else content)
         values = jnp.concatenate([content, position], axis=-1)
         sharpness = jnp.full((b,), self.attention_sharpness) if competition is None else competition.sharpness
@@ -207,6 +213,18 @@ def normalize_over_patches(attention: Float[Array, "*b k n"]) -> Float[Array, "*
     """Weights with which each slot averages the patches: they sum to 1 over n."""
     attention = attention + ATTENTION_FLOOR
     return attention / attention.sum(axis=-1, keepdims=True)
+
+
+def blurred(x: Float[Array, "*b h w d"]) -> Float[Array, "*b h w d"]:
+    """A mean of the 5x5 values around each, the near ones weighing more, fewer at the edges."""
+    rows, columns = (_blur_matrix(n).astype(x.dtype) for n in x.shape[-3:-1])
+    return jnp.einsum("hi,...ijd,wj->...hwd", rows, x, columns)
+
+
+def _blur_matrix(n: int) -> Float[Array, "n n"]:
+    near = jnp.eye(n, k=-1) + jnp.eye(n) + jnp.eye(n, k=1)
+    mean = near / near.sum(axis=1, keepdims=True)
+    return mean @ mean
 
 
 def position_codes(h: int, w: int) -> Float[Array, "h w h_plus_w"]:

@@ -56,7 +56,7 @@ class Flam(nn.Module):
       num_iterations: of slot attention.
       attention_sharpness: factor on the logits of slot attention.
       position_in_keys: let slots compete for places as well as for contents.
-      local_context: let patches see what changed since the last frame, and the aggregator's their neighbours too.
+      local_context: let patches see their neighbours and what changed since the last frame.
       dtype: compute type; parameters are float32.
     """
 
@@ -96,7 +96,7 @@ class Flam(nn.Module):
             history=self.history,
             attention_sharpness=self.attention_sharpness,
             position_in_keys=self.position_in_keys,
-            motion_in_content=self.local_context,
+            local_context=self.local_context,
             dtype=self.dtype,
         )
 

@@ -7,9 +7,11 @@ like the predicted cell (smallest mean squared error, of all tiles in the true f
 
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Int, UInt8
 
+from flam_jax.evaluation.metrics import to_psnr
 from flam_jax.evaluation.rollouts import rounded
 
 KINDS = ("entered", "left", "turned", "stayed")
@@ -93,7 +95,7 @@ def cell_errors(
             "per_agent": [_share(wrong[agent[happened] == n]) for n in range(positions.shape[2])],
             "per_step": [_share(wrong[step[happened] == s]) for s in range(predicted.shape[1])],
             "count": len(wrong),
-            "psnr": None if error is None else rounded(-10 * np.log10(max(error, 1e-10))),
+            "psnr": None if error is None else rounded(to_psnr(jnp.float32(error))),
         }
     return result
 

@@ -121,7 +121,8 @@ def summarize(parts: Sequence[RolloutBatch]) -> dict[str, Any]:
     Args:
       parts: batches with numpy leaves, filling removed.
     """
-    psnr = np.concatenate([part.psnr for part in parts], axis=1).mean(axis=1)
+    frame_psnr = np.concatenate([part.psnr for part in parts], axis=1)
+    psnr, squared = frame_psnr.mean(axis=1), (10 ** (-frame_psnr / 10)).mean(axis=1)
     ssim = np.concatenate([part.ssim for part in parts], axis=1).mean(axis=1)
     error = np.concatenate([part.moving_error for part in parts], axis=1).sum(axis=1)
     count = np.concatenate([part.moving_count for part in parts], axis=0).sum(axis=0)
@@ -130,9 +131,11 @@ def summarize(parts: Sequence[RolloutBatch]) -> dict[str, Any]:
         prefix = "" if name == "predicted" else f"{name}_"
         result[f"{prefix}psnr"] = rounded(psnr[row])
         result[f"{prefix}psnr_mean"] = rounded(psnr[row].mean())
+        # Pooled over clips: no frame counts for more than its error.
+        result[f"{prefix}pooled_psnr"] = rounded(-10 * np.log10(squared[row]))
         result[f"{prefix}ssim"] = rounded(ssim[row])
         result[f"{prefix}ssim_mean"] = rounded(ssim[row].mean())
-        # Pooled over clips: a frame in which hardly anything moves says little.
+        # Pooled too: a frame in which hardly anything moves says little.
         moving = np.asarray(metrics.to_psnr(jnp.asarray(error[row] / np.maximum(count, 1))))
         result[f"{prefix}moving_psnr"] = rounded(moving)
         result[f"{prefix}moving_psnr_mean"] = rounded(moving.mean())

@@ -1,6 +1,10 @@
 """Frames to patches and back."""
 
-from jaxtyping import Array, Shaped
+import functools
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Int, PRNGKeyArray, Shaped, UInt8
 
 
 def to_patches(frames: Shaped[Array, "*b H W c"], size: int) -> Shaped[Array, "*b h w p"]:
@@ -15,3 +19,40 @@ def from_patches(patches: Shaped[Array, "*b h w p"], size: int) -> Shaped[Array,
     *batch, rows, columns, flat = patches.shape
     x = patches.reshape(*batch, rows, columns, size, size, flat // size**2)
     return x.swapaxes(-4, -3).reshape(*batch, rows * size, columns * size, flat // size**2)
+
+
+def draw_patches(
+    key: PRNGKeyArray, frames: UInt8[Array, "b t H W 3"], size: int, count: int, rarity: float
+) -> UInt8[Array, "b 1 size strip 3"]:
+    """Strips of patches drawn from every window, so that a tokenizer of patches sees the rare ones often.
+
+    Nearly all patches of a video are copies of a few: drawn alike, they would fill every batch.
+
+    Args:
+      key: of the draw.
+      frames: windows of consecutive frames.
+      size: pixels per side of a patch.
+      count: patches that are drawn of each window, at most all of them, none twice.
+      rarity: exponent. A patch of which the window holds n copies is drawn with a weight of n**-rarity: at 0 every
+        patch has the same chance, at 1 every content has.
+
+    Returns:
+      The patches of each window side by side, as a frame one patch high: strip = count * size.
+    """
+    patches = to_patches(frames, size)
+    patches = patches.reshape(len(frames), -1, patches.shape[-1])
+    # The largest of log-weights with Gumbel noise are a draw without replacement.
+    noise = jax.random.gumbel(key, patches.shape[:2])
+    _, place = jax.lax.top_k(noise - rarity * jnp.log(copies(patches)), count)
+    drawn = jnp.take_along_axis(patches, place[..., None], axis=1)
+    return from_patches(drawn[:, None, None], size)
+
+
+def copies(patches: UInt8[Array, "b n p"]) -> Int[Array, "b n"]:
+    """How many of the n patches are equal to this one, itself included."""
+    # Equal patches have equal sums; others have, with these factors, once in 4 billion.
+    factors = jax.random.bits(jax.random.key(0), (patches.shape[-1],), jnp.uint32)
+    name = jnp.sum(patches.astype(jnp.uint32) * factors, axis=-1)
+    ordered = jnp.sort(name, axis=-1)
+    first, end = (jax.vmap(functools.partial(jnp.searchsorted, side=side))(ordered, name) for side in ("left", "right"))
+    return end - first

@@ -12,6 +12,7 @@ from flam_jax.build import build_tokenizer
 from flam_jax.config import Config
 from flam_jax.pictures import labelled, to_uint8
 from flam_jax.tokenizer.loss import tokenizer_loss, tokenizer_metrics
+from flam_jax.tokenizer.patches import draw_patches
 from flam_jax.tokenizer.tokenizer import TokenizerOutput
 from flam_jax.training.stage import Batch
 from flam_jax.training.validation import mean_values, validation_frames
@@ -52,7 +53,12 @@ class TokenizerStage:
     def loss(
         self, params: Any, batch: Batch, key: jax.Array, progress: jax.Array
     ) -> tuple[jax.Array, Mapping[str, jax.Array]]:
-        frames = to_float(batch["frames"])
+        frames, fields = jnp.asarray(batch["frames"]), self.config.tokenizer
+        if fields.patches_share < 1:
+            patches = frames[0, ..., 0].size // fields.patch_size**2
+            count = max(round(fields.patches_share * patches), 1)
+            frames = draw_patches(key, frames, fields.patch_size, count, fields.rarity)
+        frames = to_float(frames)
         return tokenizer_loss(self._output({"params": params}, frames), frames, **self.weights)
 
     def evaluate(

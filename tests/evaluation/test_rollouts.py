@@ -64,6 +64,8 @@ def test_the_summary_averages_frames_over_clips():
     np.testing.assert_allclose(found["psnr"], score("predicted", rolled()).mean(0), atol=1e-3)
     np.testing.assert_allclose(found["blank_psnr_mean"], score("blank", rolled()).mean(), atol=1e-3)
     assert len(found["ceiling_ssim"]) == STEPS
+    error = (10 ** (-score("copy_last", rolled()) / 10)).mean(0)
+    np.testing.assert_allclose(found["copy_last_pooled_psnr"], -10 * np.log10(error), atol=1e-3)
     assert found["lpips"] == found["fvd"] == "not computed: no weights"
 
 

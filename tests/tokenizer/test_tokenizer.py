@@ -8,7 +8,7 @@ import pytest
 from flam_jax.tokenizer.decoders import CnnDecoder, PatchDecoder
 from flam_jax.tokenizer.encoders import ImpalaEncoder, PatchEncoder
 from flam_jax.tokenizer.loss import moving_pixels, still_patches, tokenizer_loss, tokenizer_metrics
-from flam_jax.tokenizer.patches import from_patches, to_patches
+from flam_jax.tokenizer.patches import copies, draw_patches, from_patches, to_patches
 from flam_jax.tokenizer.tokenizer import Tokenizer, TokenizerOutput
 
 LEVELS = (4, 3)
@@ -83,6 +83,27 @@ def test_patches_are_cut_and_put_together_exactly():
     assert patches.shape == (2, 2, 3, 48)
     assert jnp.array_equal(patches[1, 1, 2].reshape(4, 4, 3), x[1, 4:, 8:])
     assert jnp.array_equal(from_patches(patches, 4), x)
+
+
+def test_copies_are_counted():
+    patches = jnp.asarray([[[1, 2], [2, 1], [1, 2], [1, 2], [255, 255]], [[0, 0]] * 5], jnp.uint8)
+    assert copies(patches).tolist() == [[3, 1, 3, 3, 1], [5] * 5]
+
+
+def test_drawn_patches_are_patches_of_their_window_and_none_is_drawn_twice():
+    x = jnp.asarray(np.random.default_rng(0).integers(0, 256, (2, 3, 8, 12, 3), np.uint8))
+    strips = draw_patches(jax.random.key(1), x, 4, 18, 0.5)  # all of them
+    assert strips.shape == (2, 1, 4, 18 * 4, 3)
+    for strip, window in zip(to_patches(strips, 4), to_patches(x, 4), strict=True):
+        assert sorted(strip.reshape(18, -1).tolist()) == sorted(window.reshape(18, -1).tolist())
+
+
+@pytest.mark.parametrize("rarity", [0.0, 0.4, 1.0])
+def test_contents_are_drawn_by_their_rarity(rarity):
+    """One white patch and 15 black ones in each of many windows: how often the one patch that is drawn is white."""
+    x = jnp.zeros((4000, 1, 8, 8, 3), jnp.uint8).at[:, :, :2, 2:4].set(255)
+    white = (draw_patches(jax.random.key(0), x, 2, 1, rarity) == 255).all(axis=(1, 2, 3, 4)).mean()
+    assert float(white) == pytest.approx(1 / (1 + 15 ** (1 - rarity)), abs=0.03)
 
 
 def moving_dot(steps: int) -> jax.Array:

@@ -53,7 +53,7 @@ def test_codes_give_the_losses_of_frames(tokenizer_params: Any, levels: tuple[in
     for cached in (False, True):
         config = small_config()
         config.tokenizer.levels = levels
-        config.dynamics.cache_codes = cached
+        config.dynamics.update(cache_codes=cached, prediction_steps=1)
         stage = DynamicsStage(config, FakeData(), tokenizer_params)
         loaded = next(stage.make_loader())
         batch = {name: loaded[name] for name in ("frames", "codes") if name in loaded} | {"frozen": tokenizer_params}
