@@ -85,7 +85,8 @@ class Aggregator(nn.Module):
 
     In the paper a patch asks with what it holds itself. With `local_context` it also sees the 3x3 patches around it, in
     this frame and the last: where things move by less than a patch, what is about to enter it stands beside it, and
-    what goes on as before needs no action.
+    what goes on as before needs no action. So well does this do alone that the slots may never be asked; therefore a
+    patch is then also told what comes of the slot that holds it.
     """
 
     model_dim: int
@@ -100,11 +101,13 @@ class Aggregator(nn.Module):
         features: Float[Array, "*b h w c"],
         last_features: Float[Array, "*b h w c"],
         next_slots: Float[Array, "*b k d"],
+        attention: Float[Array, "*b k h w"] | None,
     ) -> Float[Array, "*b h w c"]:
         """Args:
           features: z_t.
           last_features: z_{t-1}; z_t itself at the first frame. Unused without `local_context`.
           next_slots: ŝ_{t+1}.
+          attention: of the slots in frame t. Unused without `local_context`.
 
         Returns:
           ẑ_{t+1}, not quantized.
@@ -118,9 +121,13 @@ class Aggregator(nn.Module):
             content = nn.Dense(self.model_dim, dtype=self.dtype, name="content")(features.astype(self.dtype))
         x = content + position
         slots = nn.LayerNorm(dtype=self.dtype)(next_slots.astype(self.dtype))
+        if self.local_context:
+            assert attention is not None
+            holder = jnp.einsum("...khw,...kd->...hwd", attention.astype(self.dtype), slots)
+            x = x + nn.Dense(self.model_dim, dtype=self.dtype, name="holder")(holder)
         for block in range(self.num_blocks):
-            attention = SlotCrossAttention(self.num_heads, self.dtype, name=f"slots_{block}")
-            x = x + attention(nn.LayerNorm(dtype=self.dtype)(x), slots)
+            ask = SlotCrossAttention(self.num_heads, self.dtype, name=f"slots_{block}")
+            x = x + ask(nn.LayerNorm(dtype=self.dtype)(x), slots)
             if self.local_context:
                 x = x + NeighbourMlp(self.dtype, name=f"mlp_{block}")(x)
             else:

@@ -96,7 +96,7 @@ def health_warnings(values: Mapping[str, float]) -> list[str]:
     elif v["shuffle_gain"] < 0.02:
         found.append(
             f"the prediction hardly depends on the actions (exchanging them costs {v['shuffle_gain']:.1%}):"
-            " lower dynamics.kl_weight"
+            " begin with dynamics.kl_weight=0 and raise dynamics.kl_anneal_start"
         )
     if len(shares) > 1:
         if max(shares.values()) > 0.98:

@@ -160,9 +160,11 @@ def test_an_untrained_model_predicts_that_little_changes():
 
 def test_with_local_context_patches_see_the_last_frame_and_their_neighbours_and_not_beyond():
     model, variables, features = make_model((1, 4, 7, 7, 2, 2, 1), local_context=True)
-    slots = apply(model, variables, features, method="factorize").slots
-    before = apply(model, variables, features, slots, method="aggregate")
-    after = apply(model, variables, features.at[:, 1, 0, 0].add(1.0), slots, method="aggregate")
+    factors = apply(model, variables, features, method="factorize")
+    # Apart from what the slots see, which is given here.
+    given = (factors.slots, factors.attention)
+    before = apply(model, variables, features, *given, method="_aggregate")
+    after = apply(model, variables, features.at[:, 1, 0, 0].add(1.0), *given, method="_aggregate")
     changed = jnp.abs(after - before).max(axis=(0, 4)) > 1e-6  # t h w
     assert not changed[0].any()  # the past
     assert not changed[3].any()  # only the last frame is remembered
