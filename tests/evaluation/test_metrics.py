@@ -24,7 +24,7 @@ def test_a_perfect_frame_scores_a_finite_best():
     # Rounding to 8 bits makes an error of up to half a level, all sizes alike.
     rounding = np.random.default_rng(0).uniform(-0.5, 0.5, (3, 64, 64, 3)).astype(np.float32) / 255
     np.testing.assert_allclose(
-        metrics.psnr(0.5 + rounding, np.full_like(rounding, 0.5)), metrics.HIGHEST_PSNR, atol=0.1
+        metrics.psnr(0.5 + jnp.asarray(rounding), jnp.full(rounding.shape, 0.5)), metrics.HIGHEST_PSNR, atol=0.1
     )
     np.testing.assert_allclose(metrics.ssim(true, true), 1.0, atol=1e-5)
 
