@@ -127,7 +127,7 @@ class Flam(nn.Module):
         if actions is None:
             actions = posterior.sample(self.make_rng("action")) if self.has_rng("action") else posterior.mean
         next_slots, _ = self.forward_dynamics(slots[:, :-1], actions, context, None)
-        next_features = self._aggregate(features[:, :-1], next_slots, factors.attention[:, :-1])
+        next_features = self.aggregate(features[:, :-1], next_slots, factors.attention[:, :-1])
         return FlamOutput(
             slots=slots,
             attention=factors.attention,
@@ -159,10 +159,23 @@ class Flam(nn.Module):
         return self.forward_dynamics(slots, actions, self.context(slots)[0], None)[0]
 
     def aggregate(
-        self, features: Float[Array, "b t h w c"], next_slots: Float[Array, "b t k d"]
+        self,
+        features: Float[Array, "b t h w c"],
+        next_slots: Float[Array, "b t k d"],
+        attention: Float[Array, "b t k h w"] | None = None,
     ) -> Float[Array, "b t h w c"]:
-        """ẑ_{t+1} from z_t and ŝ_{t+1}, for all t at once; not quantized."""
-        return self._aggregate(features, next_slots, self.factorize(features).attention if self.local_context else None)
+        """ẑ_{t+1} from z_t and ŝ_{t+1}, for all t at once; not quantized.
+
+        Args:
+          features: z_t of consecutive frames.
+          next_slots: ŝ_{t+1}.
+          attention: of the slots in these frames. Without it the factorizer is asked, where it is of use
+            (`local_context`).
+        """
+        if attention is None and self.local_context:
+            attention = self.factorize(features).attention
+        last_features = jnp.concatenate([features[:, :1], features[:, :-1]], axis=1)
+        return self.aggregator(features, last_features, next_slots, attention)
 
     def sample_actions(self, key: PRNGKeyArray, shape: tuple[int, ...]) -> Float[Array, "*shape k a"]:
         """Latent actions drawn from the prior N(0, I)."""
@@ -198,15 +211,6 @@ class Flam(nn.Module):
             "last_features": features,
         }
         return cache, StepOutput(factors.slots[:, 0], factors.attention[:, 0], next_slots[:, 0], next_features)
-
-    def _aggregate(
-        self,
-        features: Float[Array, "b t h w c"],
-        next_slots: Float[Array, "b t k d"],
-        attention: Float[Array, "b t k h w"] | None,
-    ) -> Float[Array, "b t h w c"]:
-        last_features = jnp.concatenate([features[:, :1], features[:, :-1]], axis=1)
-        return self.aggregator(features, last_features, next_slots, attention)
 
     def _infer(self, slots: Float[Array, "b t k d"], context: Float[Array, "b t-1 k d"]) -> ActionDistribution:
         return self.inverse_dynamics(slots[:, :-1], slots[:, 1:], context)

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from flam_jax.tokenizer import fsq
-from flam_jax.tokenizer.patches import to_patches
+from flam_jax.tokenizer.patches import count_equal, to_patches
 from flam_jax.tokenizer.tokenizer import TokenizerOutput
 
 # A pixel moves when its brightest and darkest value within the window differ by more than this (of a range of 1).
@@ -94,14 +94,12 @@ def tokenizer_metrics(
     moving = moving_pixels(frames)
     moving_error = jnp.sum(squared * moving) / jnp.maximum(3.0 * jnp.sum(moving) * frames.shape[1], 1.0)
     codes = fsq.features_to_codes(output.features, levels)
-    # By sorting, not by counting into a table: there may be more codes than memory.
-    ordered = jnp.sort(codes.reshape(-1))
-    alike = jnp.searchsorted(ordered, ordered, side="right") - jnp.searchsorted(ordered, ordered, side="left")
+    alike = count_equal(codes.reshape(-1))
     metrics = {
         "psnr": psnr(squared.mean(axis=(-3, -2, -1))).mean(),
         "psnr_moving": psnr(moving_error),
         "codes_used": jnp.sum(1.0 / alike),
-        "code_perplexity": jnp.exp(jnp.mean(jnp.log(ordered.size / alike))),
+        "code_perplexity": jnp.exp(jnp.mean(jnp.log(codes.size / alike))),
     }
     if frames.shape[1] > 1:
         still = still_patches(frames, codes.shape[-1])

@@ -1,7 +1,5 @@
 """Frames to patches and back."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int, PRNGKeyArray, Shaped, UInt8
@@ -50,9 +48,16 @@ def draw_patches(
 
 def copies(patches: UInt8[Array, "b n p"]) -> Int[Array, "b n"]:
     """How many of the n patches are equal to this one, itself included."""
-    # Equal patches have equal sums; others have, with these factors, once in 4 billion.
+    # Equal patches have equal sums. Others hardly ever have, and then a draw has a weight that is a little off.
     factors = jax.random.bits(jax.random.key(0), (patches.shape[-1],), jnp.uint32)
     name = jnp.sum(patches.astype(jnp.uint32) * factors, axis=-1)
-    ordered = jnp.sort(name, axis=-1)
-    first, end = (jax.vmap(functools.partial(jnp.searchsorted, side=side))(ordered, name) for side in ("left", "right"))
-    return end - first
+    return jax.vmap(count_equal)(name)
+
+
+def count_equal(values: Shaped[Array, " n"]) -> Int[Array, " n"]:
+    """How many of the values are equal to this one, itself included.
+
+    By sorting, not by counting into a table: there may be more different values than memory.
+    """
+    ordered = jnp.sort(values)
+    return jnp.searchsorted(ordered, values, side="right") - jnp.searchsorted(ordered, values, side="left")

@@ -158,13 +158,25 @@ def test_an_untrained_model_predicts_that_little_changes():
     assert 0.0 < float(jnp.abs(change).max()) < 0.1 * float(features.std())
 
 
+def test_with_local_context_a_patch_is_told_what_comes_of_the_slot_that_holds_it():
+    """Another holder, another prediction, with all else the same."""
+    model, variables, features = make_model((1, 3, 2, 3, 2, 2, 1), local_context=True)
+    factors = apply(model, variables, features, method="factorize")
+    held = lambda slots: jnp.zeros_like(factors.attention).at[:, :, slots].set(1.0)  # noqa: E731
+    first, second = (apply(model, variables, features, factors.slots, held(k), method="aggregate") for k in (0, 1))
+    assert max_difference(first, second) > 1e-3
+    # Without being told, the factorizer knows.
+    known = apply(model, variables, features, factors.slots, factors.attention, method="aggregate")
+    assert max_difference(known, apply(model, variables, features, factors.slots, method="aggregate")) < 1e-5
+
+
 def test_with_local_context_patches_see_the_last_frame_and_their_neighbours_and_not_beyond():
     model, variables, features = make_model((1, 4, 7, 7, 2, 2, 1), local_context=True)
     factors = apply(model, variables, features, method="factorize")
     # Apart from what the slots see, which is given here.
     given = (factors.slots, factors.attention)
-    before = apply(model, variables, features, *given, method="_aggregate")
-    after = apply(model, variables, features.at[:, 1, 0, 0].add(1.0), *given, method="_aggregate")
+    before = apply(model, variables, features, *given, method="aggregate")
+    after = apply(model, variables, features.at[:, 1, 0, 0].add(1.0), *given, method="aggregate")
     changed = jnp.abs(after - before).max(axis=(0, 4)) > 1e-6  # t h w
     assert not changed[0].any()  # the past
     assert not changed[3].any()  # only the last frame is remembered
