@@ -11,6 +11,7 @@ import tensorflow_datasets as tfds
 from etils import epath
 from tensorflow_datasets.core import example_serializer, file_adapters, splits, writer
 
+from data_pipelines.errors import DataError
 from data_pipelines.generation import num_processes, run_tasks
 from data_pipelines.recipe import Recipe
 
@@ -76,6 +77,11 @@ class ClipBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
     def make_unit(recipe: Recipe, unit: int, num_clips: int) -> list[dict[str, Any]]:
         """Makes the records of one unit; runs in any process."""
         raise NotImplementedError
+
+    @staticmethod
+    def twin(recipe: Recipe, record: dict[str, Any]) -> dict[str, Any]:
+        """Another clip in which every actor takes the actions that it takes in a record, where that can be had."""
+        raise DataError(f"the clips of {recipe.dataset} cannot be played again with the same actions")
 
     @classmethod
     def features(cls, recipe: Recipe) -> tfds.features.FeaturesDict:

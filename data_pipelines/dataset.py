@@ -37,6 +37,7 @@ class Dataset:
     directory: Path
     recipe: Recipe
     splits: dict[str, ClipSource]
+    builder: "type[ClipBuilder]"
 
     def split(self, name: str) -> ClipSource:
         """The records of `"train"`, `"val"` or `"test"`.
@@ -50,6 +51,16 @@ class Dataset:
     def blank(self) -> UInt8[np.ndarray, "H W 3"]:
         """The median image of the training split: what stays when everything that moves is erased."""
         return np.load(self.directory / "blank.npy")
+
+    def twin(self, record: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Another clip in which all actors take the actions that they take in a record, from another start.
+
+        The honest test of a latent action is what it does in a clip that it was not inferred from.
+
+        Raises:
+          DataError: this data set has none, or the library that makes them is missing.
+        """
+        return self.builder.twin(self.recipe, record)
 
     def describe(self) -> str:
         """One line for logs."""
@@ -83,7 +94,7 @@ def prepare(data: Any, show_progress: bool = True) -> Dataset:
     if not directory.exists():
         _generate(builder_class, recipe, directory, data, show_progress)
     splits = open_splits(directory, recipe)
-    dataset = Dataset(directory, recipe, splits)
+    dataset = Dataset(directory, recipe, splits, builder_class)
     if not (directory / "blank.npy").exists():
         _save_blank(dataset)
     return dataset

@@ -19,6 +19,7 @@ def get_config(arguments: str = "") -> Config:
     config.data.procgen.game = game
     config.dynamics.num_factors = 16
     config.dynamics.total_action_dim = 256
+    config.dynamics.training.accumulate = 4  # 784 patches and five prediction steps: a whole batch takes 33 GiB
     if preset:
         _cpu(config)
     if preset == "debug":
@@ -65,6 +66,7 @@ def _cpu(config: Config) -> None:
     dynamics.training.update(
         num_steps=3_200,
         batch_size=8,
+        accumulate=1,
         window=4,
         learning_rate=2e-3,
         schedule="cosine",

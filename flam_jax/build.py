@@ -7,6 +7,7 @@ from flax import linen as nn
 from ml_collections import ConfigDict
 
 from flam_jax.baselines.ablations import CoupledFlam, RecurrentFlam
+from flam_jax.baselines.action_conditioned import ActionConditioned
 from flam_jax.baselines.monolithic import Monolithic
 from flam_jax.baselines.object_centric import ObjectCentric
 from flam_jax.config import validate
@@ -15,6 +16,8 @@ from flam_jax.tokenizer.decoders import CnnDecoder, PatchDecoder
 from flam_jax.tokenizer.encoders import ImpalaEncoder, PatchEncoder
 from flam_jax.tokenizer.tokenizer import Tokenizer
 
+# Of one actor: turn left, turn right, forward; and Procgen's own numbering.
+MULTIGRID_ACTIONS, PROCGEN_ACTIONS = 3, 15
 FACTORED = {"flam": Flam, "flam_recurrent": RecurrentFlam, "flam_coupled": CoupledFlam}
 
 
@@ -56,6 +59,9 @@ def build_dynamics(config: ConfigDict) -> nn.Module:
         return Monolithic(
             action_dim=c.total_action_dim, bottleneck=bottleneck, num_codes=c.codebook_size, **frame, **shared
         )
+    if c.name == "action_conditioned":
+        actors, choices = true_actions(whole)
+        return ActionConditioned(action_dim=actors * choices, num_actors=actors, num_choices=choices, **frame, **shared)
     slots: dict[str, Any] = dict(
         num_factors=c.num_factors,
         action_dim=c.total_action_dim // c.num_factors,
@@ -68,3 +74,10 @@ def build_dynamics(config: ConfigDict) -> nn.Module:
         slots["action_dim"] *= c.name == "playslot"
         return ObjectCentric(num_codes=c.codebook_size, **frame, **slots, **shared)
     return FACTORED[c.name](**slots, **shared)
+
+
+def true_actions(config: ConfigDict) -> tuple[int, int]:
+    """How many actors' actions the records hold, and how many actions each of them has."""
+    if config.data.name == "multigrid":
+        return config.data.multigrid.num_agents, MULTIGRID_ACTIONS
+    return 1, PROCGEN_ACTIONS

@@ -66,7 +66,7 @@ def run(config: Config, workdir: Path) -> None:
 
     mesh = make_mesh(**config.mesh)
     for stage in ("tokenizer", "dynamics"):  # everything that can be refused is, before hours of work
-        check_batch_size(config[stage].training.batch_size, mesh, f"{stage}.training.batch_size")
+        check_batch_size(config[stage].training, mesh, f"{stage}.training")
         if stage == "tokenizer" and config.tokenizer.restore_from:
             adopt_tokenizer(config.tokenizer.restore_from, workdir, config)
         else:

@@ -21,6 +21,7 @@ def _training(**changes: Any) -> Config:
         dict(
             num_steps=100_000,
             batch_size=32,  # windows per step, over all devices
+            accumulate=1,  # parts of a batch taken one after the other: so much less memory, a little slower
             window=2,  # consecutive frames per example
             learning_rate=1e-4,
             schedule="constant",  # constant | cosine; both after a linear warm-up
@@ -85,7 +86,8 @@ def default_config() -> Config:
                 training=_training(num_steps=100_000, batch_size=64, window=2),
             ),
             dynamics=dict(
-                name="flam",  # flam | genie | adaworld | playslot | slotformer | flam_recurrent | flam_coupled
+                # flam | genie | adaworld | playslot | slotformer | action_conditioned | flam_recurrent | flam_coupled
+                name="flam",
                 num_factors=4,  # K; monolithic models (genie, adaworld) have one
                 total_action_dim=256,  # shared out evenly over the factors
                 model_dim=256,
@@ -130,7 +132,16 @@ CHOICES = {
     "data.procgen.game": ("bigfish", "leaper", "starpilot"),
     "tokenizer.encoder": ("impala", "patch"),
     "tokenizer.decoder": ("cnn", "patch"),
-    "dynamics.name": ("flam", "genie", "adaworld", "playslot", "slotformer", "flam_recurrent", "flam_coupled"),
+    "dynamics.name": (
+        "flam",
+        "genie",
+        "adaworld",
+        "playslot",
+        "slotformer",
+        "action_conditioned",
+        "flam_recurrent",
+        "flam_coupled",
+    ),
     "tokenizer.training.schedule": ("constant", "cosine"),
     "tokenizer.training.dtype": ("float32", "bfloat16"),
     "dynamics.training.schedule": ("constant", "cosine"),
@@ -173,6 +184,7 @@ _BOUNDS: dict[str, tuple[float, float]] = {
     "dynamics.prediction_steps": (1, 64),
     "dynamics.prediction_steps_start": (0, 1),
     "training.batch_size": (1, 1_000_000),
+    "training.accumulate": (1, 65_536),
     "training.window": (1, 1024),
     "training.num_steps": (1, 1_000_000_000),
     "training.learning_rate": (1e-12, 10),
@@ -213,6 +225,8 @@ def validate(config: Config) -> Config:
         field = f"{stage}.training"
         clip = config.data.clip_length
         _expect(training.window <= clip, f"{field}.window", training.window, f"at most data.clip_length = {clip}")
+        batch, parts = training.batch_size, training.accumulate
+        _expect(batch % parts == 0, f"{field}.batch_size", batch, f"a multiple of {field}.accumulate = {parts}")
         steps = training.num_steps
         _expect(
             training.warmup_steps < steps,

@@ -1,6 +1,7 @@
 """What is compared with what: every study as a list of cells, each of which is one training run."""
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,13 +9,36 @@ from flam_jax.config import Config, ConfigError, load_config
 
 PRESETS = ("cpu", "paper", "debug")
 SEEDS = (0, 1, 2)
-# The field `dynamics.name` of every row.
-MONOLITHIC = {"FLAM": "flam", "Genie": "genie", "AdaWorld": "adaworld"}
-OBJECT_CENTRIC = {"FLAM": "flam", "PlaySlot": "playslot", "SlotFormer": "slotformer"}
-ABLATIONS = {"FLAM": "flam", "without temporal attention": "flam_recurrent", "globally coupled": "flam_coupled"}
-# These have fewer parts than FLAM; with such widths the parameter counts agree within 10 % (counted by a test).
-WIDER = ("genie", "adaworld", "slotformer")
-WIDTH = {"cpu": 96, "paper": 384, "debug": 24}
+# Rows of the tables: fields of `dynamics` that make them. FLAM is the first everywhere: its first run trains the
+# tokenizer that all others take.
+FLAM = {"FLAM": {"name": "flam"}}
+MONOLITHIC = FLAM | {
+    "Genie": {"name": "genie"},
+    "AdaWorld": {"name": "adaworld"},
+    "true actions": {"name": "action_conditioned"},
+}
+OBJECT_CENTRIC = FLAM | {"PlaySlot": {"name": "playslot"}, "SlotFormer": {"name": "slotformer"}}
+ABLATIONS = FLAM | {
+    "without temporal attention": {"name": "flam_recurrent"},
+    "globally coupled": {"name": "flam_coupled"},
+}
+# The total size of the actions stays the same.
+FACTORS = FLAM | {f"K = {count}": {"num_factors": count} for count in (2, 4, 8, 16)}
+BETAS = FLAM | {f"β = {beta:g}": {"kl_weight": beta, "kl_weight_final": beta} for beta in (1e-5, 1e-4, 1e-3, 1e-2)}
+# The same final β does not let two models say the same: they are compared along the curve that β draws.
+INFORMATION = {row: MONOLITHIC[row] for row in ("FLAM", "AdaWorld")} | {
+    f"{row}, β = {beta:g}": {**MONOLITHIC[row], "kl_weight_final": beta}
+    for row in ("FLAM", "AdaWorld")
+    for beta in (1e-3, 2e-2)
+}
+# Models that have fewer parts than FLAM; with such widths the parameter counts agree within 10 % (counted by a test).
+_MONOLITHIC_WIDTH = {"cpu": 96, "paper": 384, "debug": 24}
+WIDTH = {
+    "genie": _MONOLITHIC_WIDTH,
+    "adaworld": _MONOLITHIC_WIDTH,
+    "slotformer": _MONOLITHIC_WIDTH,
+    "action_conditioned": {"cpu": 140, "paper": 560, "debug": 36},
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +64,8 @@ class Cell:
     @property
     def folder(self) -> str:
         """Where it lies below the study's workdir."""
-        return "/".join(part.replace(" ", "_").lower() for part in (self.column, self.row, f"seed{self.seed}"))
+        parts = (self.column, self.row.replace("β", "beta"), f"seed{self.seed}")
+        return "/".join(re.sub(r"[^a-z0-9.]+", "_", part.lower()) for part in parts)
 
     def config(self, changes: Mapping[str, Any]) -> Config:
         """Its configuration, with further changes.
@@ -79,7 +104,26 @@ def ablations(preset: str) -> list[Cell]:
     return _cells("experiments/multigrid.py", "4agents", ABLATIONS, preset)
 
 
-STUDIES = {"multigrid": multigrid, "procgen": procgen, "agents": agents, "slots": slots, "ablations": ablations}
+def sweeps(preset: str) -> list[Cell]:
+    """FLAM by the number of factors and by β, and two agents that always act alike (PAPER: number of factors)."""
+    swept = _cells("experiments/multigrid.py", "4agents", FACTORS | BETAS, preset)
+    return swept + _cells("experiments/multigrid.py", "correlated", FLAM, preset)
+
+
+def information(preset: str) -> list[Cell]:
+    """Prediction by what the actions say, FLAM against a monolithic model."""
+    return _cells("experiments/multigrid.py", "4agents", INFORMATION, preset)
+
+
+STUDIES = {
+    "multigrid": multigrid,
+    "procgen": procgen,
+    "agents": agents,
+    "slots": slots,
+    "ablations": ablations,
+    "sweeps": sweeps,
+    "information": information,
+}
 
 
 def cells(study: str, preset: str) -> list[Cell]:
@@ -96,16 +140,24 @@ def cells(study: str, preset: str) -> list[Cell]:
     return list(by_folder.values())
 
 
-def _cells(experiment: str, variant: str, models: Mapping[str, str], preset: str) -> list[Cell]:
+def _cells(experiment: str, variant: str, rows: Mapping[str, Mapping[str, Any]], preset: str) -> list[Cell]:
     arguments = variant if preset == "paper" else f"{variant},{preset}"
+    defaults = load_config(experiment, arguments).dynamics
+    first = next(iter(rows))
+    rows = {row: fields for row, fields in rows.items() if row == first or not _is_default(fields, defaults)}
     found = []
-    for seed in SEEDS if preset != "debug" else SEEDS[:1]:  # every model once before the next seed: tables fill evenly
-        for row, name in models.items():
-            overrides: dict[str, Any] = {"dynamics.name": name}
-            if name in WIDER:
-                overrides["dynamics.model_dim"] = WIDTH[preset]
+    for seed in SEEDS if preset != "debug" else SEEDS[:1]:  # every row once before the next seed: tables fill evenly
+        for row, fields in rows.items():
+            overrides = {f"dynamics.{name}": value for name, value in fields.items()}
+            if fields.get("name") in WIDTH:
+                overrides["dynamics.model_dim"] = WIDTH[fields["name"]][preset]
             found.append(Cell(variant, row, seed, experiment, arguments, overrides))
     return found
+
+
+def _is_default(fields: Mapping[str, Any], defaults: Config) -> bool:
+    """Whether a row would be the experiment itself, which is run anyway."""
+    return all(defaults[name] == value for name, value in fields.items())
 
 
 __all__ = ["STUDIES", "Cell", "cells"]

@@ -13,9 +13,10 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from flax import struct
-from jaxtyping import Array, Float, PRNGKeyArray, UInt8
+from jaxtyping import Array, Float, PRNGKeyArray, Shaped, UInt8
 
 from flam_jax import build
+from flam_jax.baselines.action_conditioned import ActionConditioned
 from flam_jax.config import Config, from_json
 
 # The fields of the structs below carry no array types: jax builds them with placeholders inside its transformations.
@@ -125,37 +126,44 @@ class WorldModel:
 
     # What the model sees in frames.
 
+    @property
+    def needs_true_actions(self) -> bool:
+        """Whether the model is told the true actions instead of inferring latent ones."""
+        return isinstance(self.dynamics, ActionConditioned)
+
     @jax.jit
-    def observe(self, frames: UInt8[Array, "b t H W 3"]) -> Observation:
+    def observe(
+        self, frames: UInt8[Array, "b t H W 3"], true_actions: Shaped[Array, "b t *n"] | None = None
+    ) -> Observation:
         """Features, slots, masks and the posterior of the latent actions of true frames.
 
         Args:
           frames: at least two frames, 0..255.
+          true_actions: numbers of the actions taken in these frames, for a model that `needs_true_actions`; others take
+            no notice.
 
         Raises:
-          ValueError: the frames are not of the configuration's size, or fewer than two.
+          ValueError: the frames are not of the configuration's size, or fewer than two; true actions are missing.
         """
         if frames.ndim == 5 and frames.shape[1] < 2:
             raise ValueError(f"a latent action stands between two frames; got frames of shape {frames.shape}")
         features = self.encode(frames)
         factors = self._dynamics(features, method="factorize")
-        actions = self._dynamics(factors.slots, method="infer_actions")
+        mean, kl = self._actions(factors.slots, true_actions)
         return Observation(
-            features=features,
-            slots=factors.slots,
-            attention=factors.attention,
-            action_mean=actions.mean,
-            action_kl=actions.kl(),
+            features=features, slots=factors.slots, attention=factors.attention, action_mean=mean, action_kl=kl
         )
 
     @jax.jit
-    def infer_actions(self, frames: UInt8[Array, "b t H W 3"]) -> Float[Array, "b t-1 k a"]:
-        """Means of the latent actions between consecutive true frames (PAPER: the IDM).
+    def infer_actions(
+        self, frames: UInt8[Array, "b t H W 3"], true_actions: Shaped[Array, "b t *n"] | None = None
+    ) -> Float[Array, "b t-1 k a"]:
+        """Means of the latent actions between consecutive true frames (PAPER: the IDM); arguments as `observe`.
 
         Raises:
           ValueError: as `observe`.
         """
-        return self.observe(frames).action_mean
+        return self.observe(frames, true_actions).action_mean
 
     @jax.jit
     def factor_masks(self, frames: UInt8[Array, "b t H W 3"]) -> Float[Array, "b t k h w"]:
@@ -165,11 +173,14 @@ class WorldModel:
     # Imagination.
 
     @jax.jit
-    def start(self, context: UInt8[Array, "b t H W 3"]) -> RolloutState:
+    def start(
+        self, context: UInt8[Array, "b t H W 3"], true_actions: Shaped[Array, "b t *n"] | None = None
+    ) -> RolloutState:
         """The state after true frames, with the latent actions between them inferred.
 
         Args:
           context: one or more frames, 0..255; the last of them is the current one.
+          true_actions: as in `observe`.
 
         Raises:
           ValueError: the frames are not of the configuration's size.
@@ -178,7 +189,7 @@ class WorldModel:
         cache = self._dynamics(features[:, 0], method="init_cache")
         if features.shape[1] > 1:
             slots = self._dynamics(features, method="factorize").slots
-            actions = self._dynamics(slots, method="infer_actions").mean
+            actions, _ = self._actions(slots, true_actions)
 
             def consume(cache: Any, frame: Any) -> tuple[Any, None]:
                 return self._dynamics(cache, *frame, method="step")[0], None
@@ -221,13 +232,17 @@ class WorldModel:
 
     @jax.jit
     def rollout(
-        self, context: UInt8[Array, "b t H W 3"], actions: Float[Array, "b steps k a"]
+        self,
+        context: UInt8[Array, "b t H W 3"],
+        actions: Float[Array, "b steps k a"],
+        true_actions: Shaped[Array, "b t *n"] | None = None,
     ) -> Float[Array, "b steps H W 3"]:
         """Imagined frames that follow the context (PAPER: protocol): `step`, scanned in feature space.
 
         Args:
           context: true frames, 0..255.
           actions: latent actions of the steps; the first leads on from the last context frame.
+          true_actions: of the context, as in `observe`.
 
         Returns:
           Frames in [0, 1], the first one step after the context.
@@ -241,7 +256,7 @@ class WorldModel:
             state = self.imagine(state, action)
             return state, state.features
 
-        _, features = jax.lax.scan(scanned, self.start(context), jnp.moveaxis(actions, 1, 0))
+        _, features = jax.lax.scan(scanned, self.start(context, true_actions), jnp.moveaxis(actions, 1, 0))
         return self.decode(jnp.moveaxis(features, 0, 1))
 
     def sample_actions(self, key: PRNGKeyArray, batch: int, steps: int) -> Float[Array, "b steps k a"]:
@@ -265,6 +280,14 @@ class WorldModel:
 
     def _dynamics(self, *args: Any, method: str) -> Any:
         return self.dynamics.apply({"params": self.dynamics_params}, *args, method=method)
+
+    def _actions(self, slots: Array, true_actions: Array | None) -> tuple[Array, Array]:
+        """Means of the latent actions between the slots of consecutive frames, and what they say in nats."""
+        if isinstance(self.dynamics, ActionConditioned):
+            actions = self.dynamics.joint_token(true_actions)
+            return actions, self.dynamics.action_kl(actions)
+        inferred = self._dynamics(slots, method="infer_actions")
+        return inferred.mean, inferred.kl()
 
     def _check_frames(self, frames: Array) -> None:
         size = self.frame_size

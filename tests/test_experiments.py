@@ -189,6 +189,7 @@ SCHEDULES = {  # what the loss is given at three quarters of training: competiti
 TRAINING = {  # what one look at the schedule, an update, a batch or a run shows
     "num_steps": 3,
     "batch_size": 5,
+    "accumulate": 2,
     "window": 3,
     "learning_rate": 1e-3,
     "schedule": "cosine",
@@ -344,6 +345,15 @@ def test_a_field_of_training_changes_what_it_names(
         )
         axis = ("batch_size", "window").index(name)
         assert after[axis] == value != before[axis]
+        return
+    if name == "accumulate":  # a loop over the parts
+        counts = []
+        for config in (base_config(), changed(f"{stage}.training.{name}", value)):
+            built = make_stage(config, stage)
+            batch = make_batch(config, built)
+            step = functools.partial(train_step, stage=built, training=config[stage].training, seed=0)
+            counts.append(str(jax.make_jaxpr(step)(state_shapes(config, built, batch), batch)).count("scan["))
+        assert counts[1] == counts[0] + 1
         return
     if name == "dtype":
         assert compute_types(base_config(), stage) == {"f32"}

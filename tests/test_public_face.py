@@ -1,4 +1,4 @@
-"""The public names hold what DESIGN promises, and importing the package costs nothing."""
+"""The public names hold what the README shows, and importing the package costs nothing."""
 
 import subprocess
 import sys

@@ -90,6 +90,22 @@ def test_wrong_shapes_are_named():
         tiny_model().rollout(clips()[:, :1], jnp.zeros((2, 1, 3, 5)))
 
 
+def test_a_model_of_true_actions_is_told_those_of_the_frames():
+    wm = tiny_model(name="action_conditioned")
+    assert wm.needs_true_actions
+    assert not tiny_model().needs_true_actions
+    true = np.random.default_rng(1).integers(0, 3, (2, CONTEXT + STEPS, 2))
+    seen = wm.observe(clips(), true)
+    np.testing.assert_array_equal(seen.action_mean, wm.dynamics.joint_token(jnp.asarray(true)))
+    frames = [
+        wm.rollout(clips()[:, :CONTEXT], seen.action_mean[:, CONTEXT - 1 :], told[:, :CONTEXT])
+        for told in (true, (true + 1) % 3)
+    ]
+    assert float(jnp.abs(frames[0] - frames[1]).max()) > 1e-3  # the context's actions count too
+    with pytest.raises(ValueError, match="expected true_actions"):
+        wm.infer_actions(clips())
+
+
 def test_restore(tmp_path, monkeypatch):
     from flam_jax import checkpoints
 

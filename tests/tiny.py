@@ -48,9 +48,10 @@ def tiny_model(**changes) -> WorldModel:
     return WorldModel.from_parts(c, *parts)
 
 
-def board_record(seed: int, length: int = 10) -> dict[str, np.ndarray]:
+def board_record(seed: int, length: int = 10, actions: np.ndarray | None = None) -> dict[str, np.ndarray]:
     """A clip of two agents that walk on a grey board, with the fields of a MultiGrid record."""
     rng = np.random.default_rng(seed)
+    actions = rng.integers(0, 3, (length, AGENTS)).astype(np.int8) if actions is None else actions
     positions = np.zeros((length, AGENTS, 2), np.int16)
     # Each agent keeps to its own half, so that they never meet.
     positions[..., 0] = rng.integers(0, 2, (length, AGENTS)) + np.array([0, 2])
@@ -65,7 +66,7 @@ def board_record(seed: int, length: int = 10) -> dict[str, np.ndarray]:
                 (250, 30, 60 * int(directions[t, agent])) if agent else (30, 250, 60 * int(directions[t, agent]))
             )
     record = {"frames": frames, "positions": positions, "directions": directions}
-    return record | {"actions": np.zeros((length, AGENTS), np.int8), "episode": np.int64(seed)}
+    return record | {"actions": actions, "episode": np.int64(seed)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,3 +79,7 @@ class BoardDataset:
     def split(self, name: str) -> list[dict[str, np.ndarray]]:
         first = {"train": 100, "val": 200, "test": 300}[name]
         return [board_record(first + number) for number in range(self.clips)]
+
+    def twin(self, record: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        twin = board_record(int(record["frames"].sum()), len(record["frames"]), record["actions"])
+        return {key: value for key, value in twin.items() if np.ndim(value)}

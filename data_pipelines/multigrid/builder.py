@@ -1,5 +1,6 @@
 """TFDS builder of the MultiGrid clips."""
 
+import zlib
 from typing import Any
 
 import numpy as np
@@ -47,25 +48,29 @@ class Multigrid(ClipBuilder):
     @staticmethod
     def make_unit(recipe: Recipe, episode: int, num_clips: int) -> list[dict[str, Any]]:
         # Imported here: the parent needs no environment, and a missing package is reported where it is needed.
-        from data_pipelines.multigrid.environment import NUM_ACTIONS, WalkEnv, walk
-        from data_pipelines.multigrid.tiles import compose
+        from data_pipelines.multigrid.environment import NUM_ACTIONS
 
-        grid, agents, shared = (recipe.variant[name] for name in ("grid", "agents", "shared"))
+        agents, shared = (recipe.variant[name] for name in ("agents", "shared"))
         policy_seed, world_seed = np.random.SeedSequence((recipe.seed, episode)).spawn(2)
         actions = np.random.default_rng(policy_seed).integers(
             NUM_ACTIONS, size=(recipe.clip_length, agents), dtype=np.int8
         )
         actions[:, :shared] = actions[:, :1]
-        env = WalkEnv(grid_size=grid, num_agents=agents)
-        positions, directions = walk(env, actions, seed=int(world_seed.generate_state(1)[0]))
-        frames = compose(positions, directions, grid_size=grid, frame_size=recipe.frame_size)
-        return [
-            {
-                "frames": frames,
-                "actions": actions,
-                "positions": positions,
-                "directions": directions,
-                "episode": episode,
-                "clip": 0,
-            }
-        ]
+        return [_play(recipe, actions, world_seed) | {"episode": episode, "clip": 0}]
+
+    @staticmethod
+    def twin(recipe: Recipe, record: dict[str, Any]) -> dict[str, Any]:
+        """Another clip in which all agents take the actions of a record, from other places."""
+        actions = np.ascontiguousarray(record["actions"])
+        return _play(recipe, actions, np.random.SeedSequence((recipe.seed, zlib.crc32(actions.tobytes()))))
+
+
+def _play(recipe: Recipe, actions: np.ndarray, world_seed: np.random.SeedSequence) -> dict[str, Any]:
+    from data_pipelines.multigrid.environment import WalkEnv, walk
+    from data_pipelines.multigrid.tiles import compose
+
+    grid = recipe.variant["grid"]
+    env = WalkEnv(grid_size=grid, num_agents=recipe.variant["agents"])
+    positions, directions = walk(env, actions, seed=int(world_seed.generate_state(1)[0]))
+    frames = compose(positions, directions, grid_size=grid, frame_size=recipe.frame_size)
+    return {"frames": frames, "actions": actions, "positions": positions, "directions": directions}

@@ -4,7 +4,7 @@ The whole frame's features are the one slot (k = 1, d = h w c), so these models 
 streams are FLAM's context stream, with patches in place of factors: attention over patches, causal over time.
 """
 
-from typing import Any, Literal
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -40,7 +40,7 @@ class Monolithic(nn.Module):
     grid: int
     feature_dim: int
     action_dim: int
-    bottleneck: Literal["gaussian", "codebook"]
+    bottleneck: str
     num_codes: int = 8
     model_dim: int = 256
     num_blocks: int = 2
@@ -49,23 +49,29 @@ class Monolithic(nn.Module):
     dtype: DTypeLike = jnp.float32
 
     def setup(self):
-        block: dict[str, Any] = dict(
-            num_blocks=self.num_blocks, num_heads=self.num_heads, history=self.history, dtype=self.dtype
-        )
-        dense = lambda size, **changes: nn.Dense(size, dtype=self.dtype, **changes)  # noqa: E731
-        self.inverse_content, self.inverse_position = dense(self.model_dim), dense(self.model_dim)
+        self.setup_inverse()
+        self.content, self.position = self._dense(self.model_dim), self._dense(self.model_dim)
+        self.action = self._dense(self.model_dim, use_bias=False)
+        self.forward_dynamics = self._stream()
+        self.change = self._dense(self.feature_dim, kernel_init=SMALL)
+
+    def setup_inverse(self) -> None:
+        """What infers the action between two frames."""
+        self.inverse_content, self.inverse_position = self._dense(self.model_dim), self._dense(self.model_dim)
         # One more token a frame asks all patches for the action that led there.
         self.question = self.param("question", nn.initializers.normal(0.02), (self.model_dim,))
-        self.inverse_dynamics = ContextStream(**block)
-        self.content, self.position = dense(self.model_dim), dense(self.model_dim)
-        self.action = dense(self.model_dim, use_bias=False)
-        self.forward_dynamics = ContextStream(**block)
-        self.change = dense(self.feature_dim, kernel_init=SMALL)
+        self.inverse_dynamics = self._stream()
         if self.bottleneck == "codebook":
-            self.encoding = dense(self.action_dim)
+            self.encoding = self._dense(self.action_dim)
             self.codebook = Codebook(self.num_codes, self.action_dim)
         else:
-            self.posterior = dense(2 * self.action_dim)
+            self.posterior = self._dense(2 * self.action_dim)
+
+    def _dense(self, size: int, **changes: Any) -> nn.Dense:
+        return nn.Dense(size, dtype=self.dtype, **changes)
+
+    def _stream(self) -> ContextStream:
+        return ContextStream(self.num_blocks, self.num_heads, self.history, self.dtype)
 
     @property
     def num_factors(self) -> int:
@@ -91,11 +97,11 @@ class Monolithic(nn.Module):
                 actions = posterior.sample(key)
                 if self.bottleneck == "codebook":
                     auxiliary = self.codebook.loss(outputs, key)
-        slots = _as_slot(features)
+        slots = as_slot(features)
         next_slots = self.predict_slots(slots[:, :-1], actions)
         return FlamOutput(
             slots=slots,
-            attention=_attention(features),
+            attention=whole_frame(features),
             action_mean=posterior.mean,
             action_log_var=posterior.log_var,
             action_kl=posterior.kl(),
@@ -107,7 +113,7 @@ class Monolithic(nn.Module):
 
     def factorize(self, features: Float[Array, "b t h w c"]) -> Factors:
         """The frame as one slot, which attends to all of it."""
-        return Factors(_as_slot(features), _attention(features))
+        return Factors(as_slot(features), whole_frame(features))
 
     def infer_actions(self, slots: Float[Array, "b t 1 d"]) -> ActionDistribution | CodeDistribution:
         """Latent actions between consecutive frames, shape b t-1 1 a.
@@ -123,7 +129,7 @@ class Monolithic(nn.Module):
     ) -> Float[Array, "b t 1 d"]:
         """The next frame's features, as one slot, for all t at once."""
         features = self._as_features(slots)
-        return _as_slot(self._predict(features, actions, None)[0])
+        return as_slot(self._predict(features, actions, None)[0])
 
     def aggregate(
         self, features: Float[Array, "b t h w c"], next_slots: Float[Array, "b t 1 d"]
@@ -151,7 +157,7 @@ class Monolithic(nn.Module):
     ) -> tuple[Any, StepOutput]:
         """Consumes frame t and the action taken there, predicts frame t + 1. Cost does not depend on t."""
         predicted, cache = self._predict(features[:, None], actions[:, None], cache)
-        slots, next_slots, attention = _as_slot(features), _as_slot(predicted[:, 0]), _attention(features)
+        slots, next_slots, attention = as_slot(features), as_slot(predicted[:, 0]), whole_frame(features)
         return cache, StepOutput(slots, attention, next_slots, predicted[:, 0])
 
     def _ask(self, features: Float[Array, "b t h w c"]) -> Float[Array, "b t-1 1 n"]:
@@ -184,10 +190,11 @@ class Monolithic(nn.Module):
         return slots.reshape(*slots.shape[:-2], self.grid, self.grid, self.feature_dim)
 
 
-def _as_slot(features: Float[Array, "*b h w c"]) -> Float[Array, "*b 1 d"]:
+def as_slot(features: Float[Array, "*b h w c"]) -> Float[Array, "*b 1 d"]:
+    """The features of a frame as its one slot: d = h w c."""
     return features.reshape(*features.shape[:-3], 1, -1)
 
 
-def _attention(features: Float[Array, "*b h w c"]) -> Float[Array, "*b 1 h w"]:
-    """The one slot takes all patches."""
+def whole_frame(features: Float[Array, "*b h w c"]) -> Float[Array, "*b 1 h w"]:
+    """The mask of the one slot: it takes all patches."""
     return jnp.ones((*features.shape[:-3], 1, *features.shape[-3:-1]))

@@ -24,6 +24,7 @@ def dynamics_loss(
     competition: Competition | None = None,
     several: Bool[Array, ""] | bool = True,
     slots_first: Bool[Array, ""] | bool = False,
+    actions: Float[Array, "b t-1 k a"] | None = None,
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]], FlamOutput]:
     """Squared error of predicted features and KL of the latent actions.
 
@@ -44,12 +45,13 @@ def dynamics_loss(
       competition: see `Factorizer`.
       several: whether the passes after the first are made; without them the loss is that of one.
       slots_first: whether a model that learns its slots apart learns these now, and nothing else.
+      actions: predict with these, of a model that infers none.
 
     Returns:
       The loss; its parts (`prediction_loss_first` and `_last`: of the first and the last pass that was made); and the
       output of the first pass.
     """
-    output = model.apply(variables, features, competition, rngs={"action": key})
+    output = model.apply(variables, features, competition, actions, rngs={"action": key})
     assert isinstance(output, FlamOutput)
     error = _squared_error(output.next_features, features[:, 1:])
     prediction = last = error

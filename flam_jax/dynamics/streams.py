@@ -1,4 +1,4 @@
-"""The two streams that inverse and forward dynamics run on (DESIGN, section 5).
+"""The two streams that inverse and forward dynamics run on.
 
 The *context stream* carries all slots up to now, attends over factors and causally over time, and knows no action. A
 *per-factor stream* carries what is known of one factor alone (its action, its next value), attends causally to its own

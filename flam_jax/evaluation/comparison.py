@@ -28,6 +28,8 @@ NUMBERS = {
     "ceiling_psnr_mean": ("ceiling PSNR mean", ("rollout", "ceiling_psnr_mean")),
     "kl": ("KL, nats a frame", ("actions", "kl")),
     "leak": ("next cell from the action alone", ("actions", "leak", "position", "action_mlp")),
+    "true_action": ("true action from the latent one", ("actions", "leak", "true_action", "action_linear")),
+    "transfer_psnr_mean": ("PSNR mean, a twin's actions", ("actions", "transfer", "psnr_mean")),
     "attention": ("attention on agents, lowest", ("binding", "attention", min)),
     "disentanglement": ("D", ("dci", "disentanglement")),
     "completeness": ("C", ("dci", "completeness")),

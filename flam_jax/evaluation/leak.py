@@ -3,7 +3,7 @@
 A latent action with room to spare can carry the next *state*. Then a rollout looks perfect because the answer comes
 with the question, and the action means nothing elsewhere on the board. Probes read an agent's next absolute position
 from its slot's action alone. Free of leak this is no better than the most frequent cell; what the action *should* give
-is what it adds to the current position.
+is what it adds to the current position, and the true action, which the model never saw.
 """
 
 import functools
@@ -18,7 +18,7 @@ from jaxtyping import Array, Bool, Float, Int
 from flam_jax.evaluation.rollouts import rounded
 
 HIDDEN = 64
-ROW, COLUMN, MOVE = 0, 1, 2
+ROW, COLUMN, MOVE, ACTION = 0, 1, 2, 3
 MOVES = 9
 
 
@@ -89,24 +89,25 @@ def probe(
 
 
 def action_leak(
-    fit: tuple[Float[np.ndarray, "b t k a"], Int[np.ndarray, "b t+1 n 2"]],
-    test: tuple[Float[np.ndarray, "l s k a"], Int[np.ndarray, "l s+1 n 2"]],
+    fit: tuple[Float[np.ndarray, "b t k a"], Int[np.ndarray, "b t+1 n 2"], Int[np.ndarray, "b t+1 n"]],
+    test: tuple[Float[np.ndarray, "l s k a"], Int[np.ndarray, "l s+1 n 2"], Int[np.ndarray, "l s+1 n"]],
     slots: list[int],
     grid_size: int,
 ) -> dict[str, Any]:
-    """Probes of an agent's next cell, and of its move, from its slot's latent action.
+    """Probes of an agent's next cell, of its move and of its true action, from its slot's latent action.
 
     Args:
-      fit: means of the latent actions, and rows and columns of the agents before and after them, to fit the probes on.
+      fit: means of the latent actions, rows and columns of the agents before and after them, and the true actions (of
+        the last frame, which leads to no other, too), to fit the probes on.
       test: the same of other clips.
       slots: the slot that holds each agent.
       grid_size: cells per side.
 
     Returns:
-      `position` (both row and column right) and `move` (staying, or one cell up, down, left or right), each with
-      accuracies averaged over agents: `action_linear` and `action_mlp` (from the action alone), `action_and_position`
-      (MLP, also given the current cell), `position_only` (MLP, what can be guessed without the action), `chance` (the
-      most frequent answer); and `action_mlp_per_agent`.
+      `position` (both row and column right), `move` (staying, or one cell up, down, left or right) and `true_action`,
+      each with accuracies averaged over agents: `action_linear` and `action_mlp` (from the action alone),
+      `action_and_position` (MLP, also given the current cell), `position_only` (MLP, what can be guessed without the
+      action), `chance` (the most frequent answer); and `action_mlp_per_agent`.
     """
     fit_inputs, fit_targets, size = _examples(*fit, slots, grid_size)
     test_inputs, test_targets, _ = _examples(*test, slots, grid_size)
@@ -117,7 +118,7 @@ def action_leak(
         "action_and_position": (np.ones_like(is_action), HIDDEN),
         "position_only": (~is_action, HIDDEN),
     }
-    result: dict[str, Any] = {"position": {}, "move": {}}
+    result: dict[str, Any] = {"position": {}, "move": {}, "true_action": {}}
     for name, (mask, hidden) in masks.items():
         # Inputs that are not given are zero, not absent: one compilation serves all of them.
         inputs = (fit_inputs * mask, test_inputs * mask)
@@ -128,15 +129,20 @@ def action_leak(
                 result[kind]["action_mlp_per_agent"] = rounded(share)
     result["position"]["chance"] = rounded(_most_frequent(fit_targets, test_targets, [ROW, COLUMN]))
     result["move"]["chance"] = rounded(_most_frequent(fit_targets, test_targets, [MOVE]))
+    result["true_action"]["chance"] = rounded(_most_frequent(fit_targets, test_targets, [ACTION]))
     return result
 
 
 def _shares(right: np.ndarray) -> dict[str, np.ndarray]:
-    return {"position": np.all(right[..., [ROW, COLUMN]], axis=-1).mean(axis=1), "move": right[..., MOVE].mean(axis=1)}
+    return {
+        "position": np.all(right[..., [ROW, COLUMN]], axis=-1).mean(axis=1),
+        "move": right[..., MOVE].mean(axis=1),
+        "true_action": right[..., ACTION].mean(axis=1),
+    }
 
 
 def _examples(
-    actions: np.ndarray, positions: np.ndarray, slots: list[int], grid_size: int
+    actions: np.ndarray, positions: np.ndarray, true_actions: np.ndarray, slots: list[int], grid_size: int
 ) -> tuple[np.ndarray, np.ndarray, int]:
     """Inputs (action, then current cell) and targets of the probes, agents first; and the size of an action."""
     agents = len(slots)
@@ -146,8 +152,9 @@ def _examples(
     cell = np.eye(grid_size, dtype=np.float32)[now].reshape(agents, -1, 2 * grid_size)
     step = np.clip(after - now, -1, 1) + 1
     move = step[..., :1] * 3 + step[..., 1:]
+    chosen = np.moveaxis(true_actions[:, :-1], 2, 0).reshape(agents, -1, 1)
     inputs = np.concatenate([own, cell], axis=-1, dtype=np.float32)
-    return inputs, np.concatenate([after, move], axis=-1, dtype=np.int32), own.shape[-1]
+    return inputs, np.concatenate([after, move, chosen], axis=-1, dtype=np.int32), own.shape[-1]
 
 
 def _most_frequent(fit_targets: np.ndarray, test_targets: np.ndarray, heads: list[int]) -> float:

@@ -186,7 +186,8 @@ def _pictures(config: Config, result: dict[str, Any], world_model: WorldModel, d
     slots: list[str] = []
     for record, count in rolling.batches(source, clips, settings.batch_size, length):
         frames = record["frames"]
-        part = rolling.roll_out(world_model, frames, jnp.asarray(dataset.blank), context=settings.context)
+        given = rolling.told(world_model, record)
+        part = rolling.roll_out(world_model, frames, jnp.asarray(dataset.blank), settings.context, given)
         predicted, masks = np.asarray(part.predicted), np.asarray(part.observation.attention)
         for i in range(count):
             number = clips[len(rows)]
@@ -267,13 +268,33 @@ def _actions(result: dict[str, Any]) -> str:
             "action_mlp": "action only, small network",
             "action_and_position": "action and current cell",
         }
-        rows = [[name, _share(leak["position"][key]), _share(leak["move"][key])] for key, name in names.items()]
+        kinds = ("position", "move", "true_action")
+        rows = [[name, *(_share(leak[kind][key]) for kind in kinds)] for key, name in names.items()]
         body += (
-            "<h3>Leak</h3><p>What probes read from an agent's latent action. An honest action tells the move, and the "
-            "next cell only together with the current one.</p>"
-            + table(["read from", "next cell right", "move right"], rows)
+            "<h3>Leak</h3><p>What probes read from an agent's latent action. An honest action tells the move and the "
+            "true action, which the model never saw, and the next cell only together with the current one.</p>"
+            + table(["read from", "next cell right", "move right", "true action right"], rows)
         )
+    if "transfer" in actions:
+        body += _transfer(actions["transfer"], result["rollout"])
     return f"<section><h2>Latent actions</h2>{body}</section>"
+
+
+def _transfer(found: dict[str, Any] | str, rollout: dict[str, Any]) -> str:
+    text = (
+        "Rollouts under actions that were inferred from another clip, in which all agents take the same true actions "
+        "from other places. An action that tells where things are is worth less there."
+    )
+    if isinstance(found, str):
+        return f"<h3>Transfer</h3><p>{text} {html.escape(found)}.</p>"
+    sources = {
+        "the clip's own": rollout,
+        "of a clip with the same true actions": found,
+        "of a clip with other true actions": found["exchanged"],
+    }
+    keys = ("psnr_mean", "moving_psnr_mean")
+    rows = [[name, *(f"{values[key]:.2f}" for key in keys)] for name, values in sources.items()]
+    return f"<h3>Transfer</h3><p>{text}</p>" + table(["actions", "PSNR, dB", "PSNR of moving pixels, dB"], rows)
 
 
 def _settings(config: Config) -> str:

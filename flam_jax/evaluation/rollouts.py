@@ -5,14 +5,14 @@ the median image of the training split (floors: a model that erases every mover 
 """
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
-from jaxtyping import Array, Float, UInt8
+from jaxtyping import Array, Float, Shaped, UInt8
 
 from flam_jax.evaluation import metrics
 from flam_jax.world_model import Observation, WorldModel
@@ -46,7 +46,11 @@ class RolloutBatch:
 
 @functools.partial(jax.jit, static_argnames="context")
 def roll_out(
-    world_model: WorldModel, frames: UInt8[Array, "b t H W 3"], blank: UInt8[Array, "H W 3"], context: int
+    world_model: WorldModel,
+    frames: UInt8[Array, "b t H W 3"],
+    blank: UInt8[Array, "H W 3"],
+    context: int,
+    true_actions: Shaped[Array, "b t *n"] | None = None,
 ) -> RolloutBatch:
     """Runs the protocol on one batch of true clips.
 
@@ -55,13 +59,15 @@ def roll_out(
       frames: context and the frames to predict after it.
       blank: median image of the training split.
       context: number of true frames that the model starts from.
+      true_actions: taken in the frames, for a model that needs them.
 
     Returns:
       Scores of the `t - context` steps, and what they were computed from.
     """
-    observation = world_model.observe(frames)
+    observation = world_model.observe(frames, true_actions)
     actions = observation.action_mean[:, context - 1 :]
-    predicted = world_model.rollout(frames[:, :context], actions)
+    before = None if true_actions is None else true_actions[:, :context]
+    predicted = world_model.rollout(frames[:, :context], actions, before)
     ceiling = world_model.decode(observation.features[:, context:])
     pixels = frames.astype(jnp.float32) / 255.0
     true = pixels[:, context:]
@@ -78,6 +84,11 @@ def roll_out(
         moving_count=jnp.sum(moving, axis=(-2, -1)),
         observation=observation,
     )
+
+
+def told(world_model: WorldModel, record: Mapping[str, np.ndarray]) -> np.ndarray | None:
+    """What a model is told of the true actions of a batch of records: nothing, but for the one that infers none."""
+    return record["actions"].astype(np.int32) if world_model.needs_true_actions else None
 
 
 def to_uint8(frames: Float[Array, "*b H W 3"]) -> UInt8[Array, "*b H W 3"]:
@@ -148,4 +159,4 @@ def rounded(values: Any, digits: int = 4) -> Any:
     return np.round(np.asarray(values, np.float64), digits).tolist()
 
 
-__all__ = ["SOURCES", "RolloutBatch", "batches", "choose", "roll_out", "rounded", "summarize", "to_uint8"]
+__all__ = ["SOURCES", "RolloutBatch", "batches", "choose", "roll_out", "rounded", "summarize", "to_uint8", "told"]

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from data_pipelines.errors import DataError
 from flam_jax import checkpoints
 from flam_jax.config import Config, config_hash
 from flam_jax.evaluation import actions, binding, cells, leak
@@ -17,6 +18,7 @@ from flam_jax.evaluation import rollouts as rolling
 from flam_jax.evaluation.dci import chance_likelihood, dci
 from flam_jax.evaluation.report import write_report
 from flam_jax.evaluation.rollouts import rounded
+from flam_jax.evaluation.transfer import transfer
 from flam_jax.world_model import WorldModel
 
 FILE = "evaluation.json"
@@ -40,7 +42,7 @@ def evaluate(
       world_model: taken from the workdir's checkpoints when missing.
 
     Returns:
-      What the file holds (DESIGN: `evaluation.json`); keys that do not apply to the data set are absent.
+      What the file holds; keys that do not apply to the data set are absent.
 
     Raises:
       flam_jax.checkpoints.CheckpointError: a stage has no checkpoint.
@@ -109,11 +111,12 @@ def score(config: Config, world_model: WorldModel, dataset: Any, split: str) -> 
     source = dataset.split(split)
     clips = rolling.choose(len(source), settings.num_clips)
     blank = jnp.asarray(dataset.blank)
-    parts, records = [], []
+    parts, records, played = [], [], []
     for record, count in rolling.batches(source, clips, settings.batch_size, length):
-        part = rolling.roll_out(world_model, record["frames"], blank, context=context)
+        part = rolling.roll_out(world_model, record["frames"], blank, context, rolling.told(world_model, record))
         parts.append(_without_filling(part, count, settings.batch_size))
         records.append({key: value[:count] for key, value in record.items()})
+        played.append((record, count))
     seen = _joined([part.observation for part in parts])
     result: dict[str, Any] = {
         "rollout": rolling.summarize(parts),
@@ -126,7 +129,9 @@ def score(config: Config, world_model: WorldModel, dataset: Any, split: str) -> 
         on_cells = _attention_on_cells(seen.attention, places, grid_size)
         mass, cover = (np.asarray(part).mean(axis=(0, 1)) for part in on_cells)
         fit_split = "val" if split == "test" else "train"
-        fit_slots, fit_actions, fit_places = _observed(config, world_model, dataset.split(fit_split), length)
+        fit_slots, fit_actions, fit_places, fit_chosen = _observed(
+            config, world_model, dataset.split(fit_split), length
+        )
         fitted, tested, likelihood = binding.probe_accuracy(
             _frames_first(fit_slots),
             _frames_first(fit_places),
@@ -151,10 +156,25 @@ def score(config: Config, world_model: WorldModel, dataset: Any, split: str) -> 
         # The slot that holds an agent best, also where two agents share one.
         holders = [int(slot) for slot in np.argmax(mass * cover, axis=0)]
         if seen.action_mean.shape[-1]:
-            result["actions"]["leak"] = leak.action_leak(
-                (fit_actions, fit_places), (seen.action_mean, places), holders, grid_size
-            )
+            test = (seen.action_mean, places, record["actions"].astype(np.int32))
+            fit = (fit_actions, fit_places, fit_chosen)
+            result["actions"]["leak"] = leak.action_leak(fit, test, holders, grid_size)
+            result["actions"]["transfer"] = _transfer(world_model, dataset, played, context)
     return result
+
+
+def _transfer(
+    world_model: WorldModel, dataset: Any, played: list[tuple[dict[str, np.ndarray], int]], context: int
+) -> dict[str, Any] | str:
+    batches = []
+    try:
+        for record, count in played:
+            clips = [{key: value[row] for key, value in record.items()} for row in range(len(record["frames"]))]
+            twins = [dataset.twin(clip) for clip in clips]
+            batches.append((record, {key: np.stack([twin[key] for twin in twins]) for key in twins[0]}, count))
+    except DataError as error:  # the environment may be missing where a trained model is evaluated
+        return f"not computed: {error}"
+    return transfer(world_model, batches, context)
 
 
 def cell_positions(record: dict[str, np.ndarray]) -> np.ndarray:
@@ -166,15 +186,16 @@ _attention_on_cells = jax.jit(binding.attention_on_cells, static_argnums=2)
 
 
 def _observed(config: Config, world_model: WorldModel, source: Any, length: int) -> tuple[np.ndarray, ...]:
-    """Slots, means of latent actions and agents' cells of the clips that probes are fitted on."""
-    slots, means, places = [], [], []
+    """Slots, means of latent actions, agents' cells and true actions of the clips that probes are fitted on."""
+    slots, means, places, chosen = [], [], [], []
     clips = rolling.choose(len(source), config.evaluation.probe_clips)
     for record, count in rolling.batches(source, clips, config.evaluation.batch_size, length):
-        seen = world_model.observe(record["frames"])
+        seen = world_model.observe(record["frames"], rolling.told(world_model, record))
         slots.append(np.asarray(seen.slots)[:count])
         means.append(np.asarray(seen.action_mean)[:count])
         places.append(cell_positions(record)[:count])
-    return np.concatenate(slots), np.concatenate(means), np.concatenate(places)
+        chosen.append(record["actions"][:count].astype(np.int32))
+    return np.concatenate(slots), np.concatenate(means), np.concatenate(places), np.concatenate(chosen)
 
 
 def _action_scores(world_model: WorldModel, seen: Any, batch_size: int) -> dict[str, Any]:

@@ -17,9 +17,9 @@ class CodeRecords:
     Lives in memory, can be pickled.
     """
 
-    def __init__(self, codes: np.ndarray):
-        """Takes the codes of all clips, [n t h w]."""
-        self.codes = codes
+    def __init__(self, codes: np.ndarray, **kept: np.ndarray):
+        """Takes the codes of all clips, [n t h w], and other fields of the records that are kept, [n t ...]."""
+        self.codes, self.kept = codes, kept
 
     def __len__(self) -> int:
         return len(self.codes)
@@ -28,16 +28,17 @@ class CodeRecords:
         return f"CodeRecords({len(self)} clips)"
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        return {"codes": self.codes[index]}
+        return {"codes": self.codes[index], **{name: values[index] for name, values in self.kept.items()}}
 
 
-def encode_records(tokenizer: nn.Module, params: Any, source: Any) -> CodeRecords:
+def encode_records(tokenizer: nn.Module, params: Any, source: Any, keep: tuple[str, ...] = ()) -> CodeRecords:
     """Encodes every frame of a split.
 
     Args:
       tokenizer: the module.
       params: its parameters.
       source: records with `frames`, u8[t H W 3], all of one shape.
+      keep: other fields that the records keep.
     """
     smallest = jnp.uint16 if math.prod(tokenizer.levels) <= 2**16 else jnp.uint32  # type: ignore  # of a Tokenizer
 
@@ -47,13 +48,16 @@ def encode_records(tokenizer: nn.Module, params: Any, source: Any) -> CodeRecord
         codes = tokenizer.apply({"params": params}, features, method="codes")
         return codes.astype(smallest)  # type: ignore
 
-    read = getattr(source, "read", None)
-    frames_of = (lambda i: read(i, ("frames",))["frames"]) if read else (lambda i: source[i]["frames"])
-    length = len(frames_of(0))
+    read = getattr(source, "read", lambda i, _: source[i])  # the fields that are needed, where that is possible
+    length = len(read(0, ("frames",))["frames"])
     clips_at_once = max(1, FRAMES_AT_ONCE // length)
     codes = []
+    kept: dict[str, list[np.ndarray]] = {name: [] for name in keep}
     for first in range(0, len(source), clips_at_once):
         # The last group is filled up with its last clip, so that one compiled program serves all.
-        clips = [frames_of(min(i, len(source) - 1)) for i in range(first, first + clips_at_once)]
-        codes.append(np.asarray(encode(params, np.stack(clips))))
-    return CodeRecords(np.concatenate(codes)[: len(source)])
+        clips = [read(min(i, len(source) - 1), ("frames", *keep)) for i in range(first, first + clips_at_once)]
+        codes.append(np.asarray(encode(params, np.stack([clip["frames"] for clip in clips]))))
+        for name, values in kept.items():
+            values.append(np.stack([clip[name] for clip in clips]))
+    join = lambda parts: np.concatenate(parts)[: len(source)]  # noqa: E731
+    return CodeRecords(join(codes), **{name: join(values) for name, values in kept.items()})

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from flam_jax.baselines.action_conditioned import ActionConditioned
 from flam_jax.baselines.object_centric import ObjectCentric
 from flam_jax.build import build_dynamics, build_tokenizer
 from flam_jax.config import Config
@@ -19,7 +20,7 @@ from flam_jax.training.codes import encode_records
 from flam_jax.training.health import action_leak, centroids, health_values, health_warnings
 from flam_jax.training.stage import Batch
 from flam_jax.training.tokenizer_stage import to_float
-from flam_jax.training.validation import mean_values, validation_frames
+from flam_jax.training.validation import mean_values, validation_batches
 from flam_jax.world_model import WorldModel
 
 # The sharpness of slot attention starts at this share of its full value.
@@ -37,6 +38,8 @@ class DynamicsStage:
         self.tokenizer, self.module = build_tokenizer(config), build_dynamics(config)
         self.frozen = tokenizer_params
         self.fields = config.dynamics
+        # Of the records' fields, what a step reads beside the frames.
+        self.told = ("actions",) if isinstance(self.module, ActionConditioned) else ()
 
     def make_loader(self) -> Any:
         """Training batches of this process: frames, or their codes with `cache_codes`."""
@@ -44,10 +47,10 @@ class DynamicsStage:
 
         training, records = self.fields.training, self.dataset.split("train")
         if self.fields.cache_codes:
-            records = encode_records(self.tokenizer, self.frozen, records)
+            records = encode_records(self.tokenizer, self.frozen, records, self.told)
         return make_loader(
             records,
-            keys=("codes",) if self.fields.cache_codes else ("frames",),
+            keys=("codes" if self.fields.cache_codes else "frames", *self.told),
             batch_size=training.batch_size,
             window=training.window,
             seed=self.config.seed,
@@ -71,7 +74,7 @@ class DynamicsStage:
         start = self.fields.prediction_steps_start
         several = progress >= start if start > 0 else True
         slots_first = progress < self.fields.slots_share if isinstance(self.module, ObjectCentric) else False
-        phase = dict(several=several, slots_first=slots_first)
+        phase = dict(several=several, slots_first=slots_first, actions=self._true_actions(batch))
         loss, metrics, _ = self._dynamics_loss(params, features, action_key, kl_weight, competition, **phase)
         return loss, {**metrics, "kl_weight": kl_weight, "sharpness": competition.sharpness.mean()}
 
@@ -103,8 +106,9 @@ class DynamicsStage:
     ) -> tuple[Mapping[str, float], Mapping[str, np.ndarray]]:
         actions, positions = [], []
 
-        def judge(frames: np.ndarray) -> Mapping[str, jax.Array]:
-            values, action, position = self._judge(variables["params"], self.frozen, frames, jnp.float32(progress))
+        def judge(batch: Batch) -> Mapping[str, jax.Array]:
+            batch = {**batch, "frozen": self.frozen}
+            values, action, position = self._judge(variables["params"], batch, jnp.float32(progress))
             actions.append(np.asarray(action))
             positions.append(np.asarray(position))
             return values
@@ -119,13 +123,26 @@ class DynamicsStage:
         """What collapsed, and the remedy."""
         return health_warnings(values)
 
+    def prepare(self, batch: Batch) -> Batch:
+        """Frames or codes as the features that the loss works on."""
+        features = self._features(batch)
+        return {**{name: value for name, value in batch.items() if name in self.told}, "features": features}
+
     def _features(self, batch: Batch) -> jax.Array:
+        if "features" in batch:
+            return batch["features"]
         frozen = {"params": batch["frozen"]}
         if "codes" in batch:
             codes = jnp.asarray(batch["codes"], jnp.int32)
             return self.tokenizer.apply(frozen, codes, method="features")  # type: ignore
         features = self.tokenizer.apply(frozen, to_float(batch["frames"]), method="encode")
         return jax.lax.stop_gradient(features)  # type: ignore
+
+    def _true_actions(self, batch: Batch) -> jax.Array | None:
+        """The actions that the model is told, if it is."""
+        if isinstance(self.module, ActionConditioned):
+            return self.module.joint_token(jnp.asarray(batch["actions"], jnp.int32))
+        return None
 
     def _dynamics_loss(
         self, params: Any, features: Any, key: Any, kl_weight: Any, competition: Any, **phase: Any
@@ -143,16 +160,18 @@ class DynamicsStage:
         )
 
     @functools.cached_property
-    def _validation(self) -> list[np.ndarray]:
+    def _validation(self) -> list[dict[str, np.ndarray]]:
         training = self.fields.training
-        return validation_frames(self.dataset.split("val"), training.batch_size, training.window)
+        keys = ("frames", *self.told)
+        return validation_batches(self.dataset.split("val"), training.batch_size, training.window, keys=keys)
 
     @functools.partial(jax.jit, static_argnums=0)
-    def _judge(self, params: Any, frozen: Any, frames: jax.Array, progress: jax.Array) -> Any:
+    def _judge(self, params: Any, batch: Batch, progress: jax.Array) -> Any:
         """Values of one validation batch, its latent actions and the next positions of the slots."""
-        features = self._features({"frames": frames, "frozen": frozen})
-        loss, metrics, _ = self._dynamics_loss(params, features, jax.random.key(0), self.kl_weight(progress), None)
-        output = self.module.apply({"params": params}, features)
+        features, actions = self._features(batch), self._true_actions(batch)
+        key, kl_weight = jax.random.key(0), self.kl_weight(progress)
+        loss, metrics, _ = self._dynamics_loss(params, features, key, kl_weight, None, actions=actions)
+        output = self.module.apply({"params": params}, features, None, actions)
         assert isinstance(output, FlamOutput)
         shuffled = jnp.roll(output.action_mean, 1, axis=0)
         exchanged = self.module.apply({"params": params}, features, None, shuffled)
@@ -166,16 +185,19 @@ class DynamicsStage:
         return values, output.action_mean, centroids(output.attention)[:, 1:]
 
     @functools.cached_property
-    def _clips(self) -> jax.Array:
+    def _clips(self) -> dict[str, jax.Array]:
         length = self.config.evaluation.context + self.config.evaluation.steps
-        return jnp.asarray(validation_frames(self.dataset.split("val"), 2, length, num_windows=2)[0])
+        keys = ("frames", *self.told)
+        batch = validation_batches(self.dataset.split("val"), 2, length, num_windows=2, keys=keys)[0]
+        return {name: jnp.asarray(value) for name, value in batch.items()}
 
     def _pictures(self, variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """Rollouts, true frames above imagined ones, and what every factor looks at."""
         model = WorldModel.from_parts(self.config, self.frozen, variables["params"])
-        clips, context = self._clips, self.config.evaluation.context
-        actions = model.infer_actions(clips)[:, context - 1 :]
-        imagined = to_uint8(np.asarray(model.rollout(clips[:, :context], actions)))
+        clips, told, context = self._clips["frames"], self._clips.get("actions"), self.config.evaluation.context
+        actions = model.infer_actions(clips, told)[:, context - 1 :]
+        told = None if told is None else told[:, :context]
+        imagined = to_uint8(np.asarray(model.rollout(clips[:, :context], actions, told)))
         masks = np.asarray(model.factor_masks(clips))
         pictures = {}
         for index, clip in enumerate(np.asarray(clips)):

@@ -8,6 +8,8 @@ from typing import Any
 import jax
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
+from flam_jax.config import Config
+
 AXES = ("data", "fsdp", "factor")
 BATCH_AXES = ("data", "fsdp")
 
@@ -59,11 +61,21 @@ def batch_sharding(mesh: Mesh | AbstractMesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
 
-def check_batch_size(batch_size: int, mesh: Mesh | AbstractMesh, field: str) -> None:
-    """Raises ShardingError when a batch does not divide evenly over the mesh; `field` is its name in the message."""
+def check_batch_size(training: Config, mesh: Mesh | AbstractMesh, field: str) -> None:
+    """Raises ShardingError when a batch, or a part of it, does not divide evenly over the mesh.
+
+    Args:
+      training: of a stage.
+      mesh: devices.
+      field: name of `training` in the message.
+    """
     parts = math.prod(mesh.shape[axis] for axis in BATCH_AXES)
-    if batch_size % parts:
-        raise ShardingError(f"config.{field} = {batch_size}: expected a multiple of mesh.data x mesh.fsdp = {parts}")
+    if training.batch_size % (parts * training.accumulate):
+        times = f" times accumulate = {training.accumulate}" if training.accumulate > 1 else ""
+        raise ShardingError(
+            f"config.{field}.batch_size = {training.batch_size}: expected a multiple of mesh.data x mesh.fsdp ="
+            f" {parts}{times}"
+        )
 
 
 def path_name(path: tuple[Any, ...]) -> str:

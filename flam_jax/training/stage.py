@@ -15,6 +15,7 @@ class Stage(Protocol):
     """One stage of training, `tokenizer` or `dynamics`.
 
     A stage may also define
+      `prepare(batch) -> batch`: what of the loss needs no gradient, done once where a batch is taken in parts;
       `frozen`: a tree of arrays that the loss reads and nobody trains; it stands in every batch under that name;
       `warnings(values) -> list[str]`: sentences that name what collapsed and the remedy, made from every set of values
       that is logged.

@@ -15,7 +15,7 @@ from flam_jax.tokenizer.loss import tokenizer_loss, tokenizer_metrics
 from flam_jax.tokenizer.patches import draw_patches
 from flam_jax.tokenizer.tokenizer import TokenizerOutput
 from flam_jax.training.stage import Batch
-from flam_jax.training.validation import mean_values, validation_frames
+from flam_jax.training.validation import mean_values, validation_batches
 
 NUM_PICTURES = 8
 
@@ -65,7 +65,7 @@ class TokenizerStage:
         self, variables: Mapping[str, Any], step: int, progress: float
     ) -> tuple[Mapping[str, float], Mapping[str, np.ndarray]]:
         values = mean_values(functools.partial(self._judge, variables), self._validation)
-        frames = self._validation[0][:NUM_PICTURES, -1]
+        frames = self._validation[0]["frames"][:NUM_PICTURES, -1]
         reconstruction = to_uint8(np.asarray(self._reconstruct(variables, frames)))
         picture = labelled([("true", frames), ("decoded", reconstruction)])
         return {f"validation/{name}": value for name, value in values.items()}, {"reconstruction": picture}
@@ -86,9 +86,9 @@ class TokenizerStage:
         return found
 
     @functools.cached_property
-    def _validation(self) -> list[np.ndarray]:
+    def _validation(self) -> list[dict[str, np.ndarray]]:
         training = self.config.tokenizer.training
-        return validation_frames(self.dataset.split("val"), training.batch_size, training.window)
+        return validation_batches(self.dataset.split("val"), training.batch_size, training.window)
 
     def _output(self, variables: Any, frames: jax.Array) -> TokenizerOutput:
         output = self.module.apply(variables, frames)
@@ -100,8 +100,8 @@ class TokenizerStage:
         return self._output(variables, to_float(frames)).reconstruction
 
     @functools.partial(jax.jit, static_argnums=0)
-    def _judge(self, variables: Any, frames: jax.Array) -> dict[str, jax.Array]:
-        x = to_float(frames)
+    def _judge(self, variables: Any, batch: Batch) -> dict[str, jax.Array]:
+        x = to_float(batch["frames"])
         output = self._output(variables, x)
         loss, parts = tokenizer_loss(output, x, **self.weights)
         levels = tuple(self.module.levels)

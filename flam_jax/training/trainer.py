@@ -74,7 +74,7 @@ def train(
     training = config[stage.name].training
     directory = Path(workdir) / stage.name
     mesh = mesh or make_mesh(**config.mesh)
-    check_batch_size(training.batch_size, mesh, f"{stage.name}.training.batch_size")
+    check_batch_size(training, mesh, f"{stage.name}.training")
     check_config(directory, config, stage.name)
     with StopRequest() as stop, Checkpoints(directory, training.checkpoints_kept) as checkpoints:
         if (checkpoints.latest_step() or 0) < training.num_steps:
@@ -261,7 +261,7 @@ class _Run:
         self._say(f"{start}: {count:,} parameters, mesh {sizes} ({jax.devices()[0].device_kind})")
 
     def _say_compiled(self, flops: float | None, size: int | None, seconds: float) -> None:
-        cost = f"{flops / 1e9:.3g} GFLOP and " if flops else ""
+        cost = f"{flops / 1e9:.3g} GFLOP (loops count once) and " if flops else ""
         memory = f"{size / 2**20:.0f} MiB" if size else "unknown memory"
         self._say(f"step compiled in {seconds:.1f} s: {cost}{memory} per device")
 

@@ -1,4 +1,4 @@
-"""Exact properties of the model (DESIGN, section 5), each over several b, t, k and numbers of blocks."""
+"""Exact properties of the model, each over several b, t, k and numbers of blocks."""
 
 import jax
 import jax.numpy as jnp

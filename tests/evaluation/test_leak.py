@@ -19,13 +19,19 @@ def walk(clips: int, seed: int) -> np.ndarray:
     return np.stack(places, axis=1).astype(np.int32)
 
 
+def chosen(places: np.ndarray) -> np.ndarray:
+    """True actions: whether an agent goes on, by rows or by columns. The last leads nowhere."""
+    move = np.abs(np.diff(places, axis=1, append=places[:, -1:]))
+    return (move[..., 0] + 2 * move[..., 1]).astype(np.int32)
+
+
 def scores(act) -> dict:
     """Leak of the actions `act(places)`; agent 0 sits in slot 1 and agent 1 in slot 0."""
     parts = []
     for clips, seed in ((120, 0), (60, 1)):
         places = walk(clips, seed)
         own = act(places, np.random.default_rng(seed)).astype(np.float32)
-        parts.append((own[:, :, ::-1], places))
+        parts.append((own[:, :, ::-1], places, chosen(places)))
     return leak.action_leak(parts[0], parts[1], slots=[1, 0], grid_size=GRID)
 
 
@@ -45,6 +51,7 @@ def test_an_action_of_noise_tells_nothing():
     found = scores(lambda places, rng: rng.normal(size=(*places[:, 1:].shape[:3], SIZE)))
     assert found["position"]["action_mlp"] < found["position"]["chance"] + 0.06
     assert found["move"]["action_mlp"] < found["move"]["chance"] + 0.06
+    assert found["true_action"]["action_mlp"] < found["true_action"]["chance"] + 0.06
     assert found["position"]["action_and_position"] < found["position"]["position_only"] + 0.05
 
 
@@ -55,6 +62,8 @@ def test_an_honest_action_tells_the_move_and_not_the_place():
 
     found = scores(act)
     assert found["move"]["action_mlp"] == pytest.approx(1.0, abs=0.01)
+    assert found["true_action"]["action_mlp"] == pytest.approx(1.0, abs=0.01)
+    assert found["true_action"]["chance"] < 0.6
     assert found["position"]["action_mlp"] < 0.2
     assert found["position"]["action_and_position"] > 0.95
 

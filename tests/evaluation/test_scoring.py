@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import data_pipelines.dataset
+from data_pipelines.errors import DataError
 from flam_jax import checkpoints, config
 from flam_jax.evaluation import __main__ as command
 from flam_jax.evaluation import evaluate, scoring
@@ -50,19 +51,21 @@ def test_the_file_holds_what_is_promised(folder):
     assert result["dci"]["informativeness"] == result["binding"]["probe_accuracy"]
     assert 0 <= result["dci"]["disentanglement"] <= 1
     assert 0 <= result["dci"]["completeness"] <= 1
-    assert set(result["actions"]["leak"]) == {"position", "move"}
+    assert set(result["actions"]["leak"]) == {"position", "move", "true_action"}
+    assert len(result["actions"]["transfer"]["psnr"]) == 4
+    assert result["actions"]["transfer"]["psnr"] != result["actions"]["transfer"]["exchanged"]["psnr"]
     assert math.isclose(sum(result["actions"]["kl_per_factor"]), result["actions"]["kl"], abs_tol=1e-3)
 
 
-@pytest.mark.parametrize("name", ["genie", "playslot", "slotformer"])
+@pytest.mark.parametrize("name", ["genie", "playslot", "slotformer", "action_conditioned"])
 def test_baselines_are_scored_and_reported_as_flam_is(name, tmp_path):
-    """One slot and a codebook; a code with a variation; no actions at all."""
+    """One slot and a codebook; a code with a variation; no actions at all; true ones."""
     for stage in ("tokenizer", "dynamics"):
         (tmp_path / stage).mkdir()
         checkpoints.write_finished(tmp_path / stage, 1, 1.0)
     result = evaluate(tiny_config(name=name), tmp_path, BoardDataset(), world_model=tiny_model(name=name))
     assert result["model"] == name
-    factors, units = {"genie": (1, 6), "playslot": (3, 6), "slotformer": (3, 0)}[name]
+    factors, units = {"genie": (1, 6), "playslot": (3, 6), "slotformer": (3, 0), "action_conditioned": (1, 6)}[name]
     assert len(result["actions"]["kl_per_factor"]) == factors
     assert result["actions"]["units"] == units
     assert ("leak" in result["actions"]) == (units > 0)
@@ -97,6 +100,15 @@ def test_without_positions_there_is_no_binding():
     result = scoring.score(tiny_config(), tiny_model(), Procgen(), "test")
     assert set(result) == {"rollout", "actions"}
     assert "leak" not in result["actions"]
+
+
+def test_without_twins_there_is_no_transfer():
+    class Once(BoardDataset):
+        def twin(self, record):
+            raise DataError("cannot be played again")
+
+    result = scoring.score(tiny_config(), tiny_model(), Once(), "test")
+    assert result["actions"]["transfer"] == "not computed: cannot be played again"
 
 
 def test_positions_become_rows_and_columns():

@@ -14,7 +14,7 @@ from jax.sharding import AbstractMesh, AxisType
 from jax.sharding import PartitionSpec as P
 
 from flam_jax.build import build_dynamics, build_tokenizer
-from flam_jax.config import default_config
+from flam_jax.config import Config, default_config
 from flam_jax.training import sharding
 from flam_jax.training.sharding import ShardingError, make_mesh, tree_shardings
 
@@ -29,9 +29,18 @@ def test_sizes_that_do_not_fit_are_named(sizes: dict[str, int]) -> None:
         make_mesh(**sizes)
 
 
+def training(batch_size: int, accumulate: int = 1) -> Config:
+    config = default_config().dynamics.training
+    config.update(batch_size=batch_size, accumulate=accumulate)
+    return config
+
+
 def test_the_batch_must_divide() -> None:
     with pytest.raises(ShardingError, match=r"config\.x\.batch_size = 6: expected a multiple of .* = 4"):
-        sharding.check_batch_size(6, FOUR, "x.batch_size")
+        sharding.check_batch_size(training(6), FOUR, "x")
+    with pytest.raises(ShardingError, match=r"batch_size = 8: expected a multiple of .* = 4 times accumulate = 4"):
+        sharding.check_batch_size(training(8, accumulate=4), FOUR, "x")
+    sharding.check_batch_size(training(16, accumulate=4), FOUR, "x")
 
 
 def test_tactics() -> None:

@@ -12,6 +12,7 @@ from flam_jax.config import default_config
 from flam_jax.training.dynamics_stage import DynamicsStage
 from flam_jax.training.health import action_leak, centroids, health_warnings
 from flam_jax.training.tokenizer_stage import TokenizerStage
+from tests.tiny import BoardDataset
 
 
 class FakeData:
@@ -138,3 +139,42 @@ def test_warnings_name_the_remedy(change: dict[str, float], expected: str | None
     assert len(found) == (expected is not None)
     assert expected is None or (expected in found[0] and "dynamics." in found[0])
     assert health_warnings({"loss": 1.0}) == []
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_a_model_of_true_actions_is_told_them(tokenizer_params: Any, cached: bool) -> None:
+    config = small_config()
+    config.dynamics.update(name="action_conditioned", cache_codes=cached)
+    config.evaluation.update(context=3, steps=4)
+    stage = DynamicsStage(config, BoardDataset(), tokenizer_params)
+    loaded = next(stage.make_loader())
+    batch = {name: value for name, value in loaded.items() if name not in ("record", "start")}
+    batch["frozen"] = tokenizer_params
+    assert set(batch) == {"codes" if cached else "frames", "actions", "frozen"}
+    variables = jax.jit(stage.init)(jax.random.key(0), batch)
+    params = jax.tree.map(lambda leaf: leaf + 0.1, variables["params"])  # at first hardly anything is predicted
+    losses = [
+        float(jax.jit(stage.loss)(params, batch | {"actions": actions}, jax.random.key(1), jnp.float32(0.3))[0])
+        for actions in (batch["actions"], (batch["actions"] + 1) % 3)
+    ]
+    assert losses[0] != pytest.approx(losses[1], rel=1e-4)
+    values, pictures = stage.evaluate(variables, 1, 0.5)
+    assert values["validation/kl"] == pytest.approx(2 * math.log(3), rel=1e-5)
+    assert pictures
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_a_prepared_batch_gives_the_same_loss(tokenizer_params: Any, cached: bool) -> None:
+    for name in ("flam", "action_conditioned"):
+        config = small_config()
+        config.dynamics.update(name=name, cache_codes=cached, prediction_steps=1)
+        stage = DynamicsStage(config, BoardDataset(), tokenizer_params)
+        loaded = next(stage.make_loader())
+        batch = {key: loaded[key] for key in loaded if key not in ("record", "start")} | {"frozen": tokenizer_params}
+        params = jax.jit(stage.init)(jax.random.key(0), batch)["params"]
+        prepared = jax.jit(stage.prepare)(batch)
+        assert "frozen" not in prepared
+        loss = jax.jit(
+            lambda batch, stage=stage, params=params: stage.loss(params, batch, jax.random.key(1), jnp.float32(0.3))[0]
+        )
+        assert float(loss(prepared)) == pytest.approx(float(loss(batch)), rel=1e-6)

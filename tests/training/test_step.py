@@ -43,6 +43,42 @@ def test_noise_depends_on_seed_stage_and_step_only() -> None:
     assert float(step(state.replace(step=state.step + 1), batch)[1]["loss"]) != again[0]
 
 
+def test_a_batch_taken_in_parts_makes_the_same_step() -> None:
+    """But for the noise, which is gone in the last step."""
+    steps = []
+    for parts in (1, 2, 4):
+        state, batch, step = make(accumulate=parts)
+        new, metrics = step(state.replace(step=jnp.asarray(12)), batch)
+        steps.append((new.params, metrics))
+    for params, metrics in steps[1:]:
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), params, steps[0][0])
+        for name, value in steps[0][1].items():
+            np.testing.assert_allclose(metrics[name], value, rtol=1e-5)
+
+
+class PreparedStage(TinyStage):
+    """Counts how often it prepares a batch of four, and is given two of them at a time."""
+
+    prepared = 0
+
+    def prepare(self, batch: Any) -> Any:
+        self.prepared += 1
+        return {"frames": batch["frames"] // 2, "rows": jnp.zeros(len(batch["frames"])), "frozen": batch["frozen"]}
+
+    def loss(self, params: Any, batch: Any, key: Any, progress: Any) -> Any:
+        assert batch["frozen"].shape == (3,)
+        assert batch["frames"].shape[0] == batch["rows"].shape[0] == 2
+        return super().loss(params, batch, key, progress)
+
+
+def test_a_batch_is_prepared_once_for_all_parts_and_what_is_frozen_stays_whole() -> None:
+    stage, training = PreparedStage(), tiny_config(accumulate=2).tokenizer.training
+    state, batch, _ = make()
+    _, metrics = train_step(state, batch | {"frozen": jnp.zeros(3)}, stage=stage, training=training, seed=0)
+    assert stage.prepared == 1
+    assert metrics["finite"]
+
+
 def test_learning_rate() -> None:
     training = tiny_config(num_steps=100, warmup_steps=9, learning_rate=1.0, schedule="cosine").tokenizer.training
     rates = np.asarray(jax.vmap(lambda step: learning_rate(step, training))(jnp.arange(101)))
