@@ -29,6 +29,7 @@ NUMBERS = {
     "kl": ("KL, nats a frame", ("actions", "kl")),
     "leak": ("next cell from the action alone", ("actions", "leak", "position", "action_mlp")),
     "true_action": ("true action from the latent one", ("actions", "leak", "true_action", "action_linear")),
+    "action_map": ("groups of latent actions that are true ones", ("actions", "map", "accuracy")),
     "transfer_psnr_mean": ("PSNR mean, a twin's actions", ("actions", "transfer", "psnr_mean")),
     "attention": ("attention on agents, lowest", ("binding", "attention", min)),
     "disentanglement": ("D", ("dci", "disentanglement")),

@@ -275,9 +275,23 @@ def _actions(result: dict[str, Any]) -> str:
             "true action, which the model never saw, and the next cell only together with the current one.</p>"
             + table(["read from", "next cell right", "move right", "true action right"], rows)
         )
+    if "map" in actions:
+        body += _map(actions["map"])
     if "transfer" in actions:
         body += _transfer(actions["transfer"], result["rollout"])
     return f"<section><h2>Latent actions</h2>{body}</section>"
+
+
+def _map(found: dict[str, Any]) -> str:
+    confusion = found["confusion"]
+    rows = [[f"true action {true}", *(_share(share) for share in shares)] for true, shares in enumerate(confusion)]
+    text = (
+        "Latent actions of an agent grouped without any label, as many groups as there are true actions (or by their "
+        "code), and the groups matched to the true actions one to one. Right in "
+        f"{_share(found['accuracy'])} of the frames; one group for everything would be in {_share(found['chance'])}."
+    )
+    head = ["", *(f"group of action {number}" for number in range(len(confusion))), "other groups"]
+    return f"<h3>Groups</h3><p>{text}</p>" + table(head, rows)
 
 
 def _transfer(found: dict[str, Any] | str, rollout: dict[str, Any]) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 
 from data_pipelines.errors import DataError
 from flam_jax import checkpoints
+from flam_jax.build import true_actions
 from flam_jax.config import Config, config_hash
 from flam_jax.evaluation import actions, binding, cells, leak
 from flam_jax.evaluation import rollouts as rolling
@@ -159,6 +160,8 @@ def score(config: Config, world_model: WorldModel, dataset: Any, split: str) -> 
             test = (seen.action_mean, places, record["actions"].astype(np.int32))
             fit = (fit_actions, fit_places, fit_chosen)
             result["actions"]["leak"] = leak.action_leak(fit, test, holders, grid_size)
+            choices = true_actions(config)[1]
+            result["actions"]["map"] = actions.action_map(seen.action_mean, test[2], holders, choices)
             result["actions"]["transfer"] = _transfer(world_model, dataset, played, context)
     return result
 

@@ -1,10 +1,9 @@
-"""What latent actions tell, on synthetic actions that tell all or nothing; their KL and units by hand."""
+"""What latent actions tell, on synthetic actions that tell all or nothing."""
 
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from flam_jax.evaluation import actions, leak
+from flam_jax.evaluation import leak
 
 GRID, AGENTS, SIZE = 5, 2, 4
 
@@ -66,10 +65,3 @@ def test_an_honest_action_tells_the_move_and_not_the_place():
     assert found["true_action"]["chance"] < 0.6
     assert found["position"]["action_mlp"] < 0.2
     assert found["position"]["action_and_position"] > 0.95
-
-
-def test_active_units_vary_over_the_data():
-    mean = np.zeros((10, 2, 2), np.float32)
-    mean[:, 0, 1] = np.linspace(-1, 1, 10)
-    mean[:, 1, 0] = 5.0
-    assert actions.active_units(jnp.asarray(mean)).tolist() == [[0, 1], [0, 0]]

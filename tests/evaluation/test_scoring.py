@@ -52,6 +52,7 @@ def test_the_file_holds_what_is_promised(folder):
     assert 0 <= result["dci"]["disentanglement"] <= 1
     assert 0 <= result["dci"]["completeness"] <= 1
     assert set(result["actions"]["leak"]) == {"position", "move", "true_action"}
+    assert np.shape(result["actions"]["map"]["confusion"]) == (3, 4)
     assert len(result["actions"]["transfer"]["psnr"]) == 4
     assert result["actions"]["transfer"]["psnr"] != result["actions"]["transfer"]["exchanged"]["psnr"]
     assert math.isclose(sum(result["actions"]["kl_per_factor"]), result["actions"]["kl"], abs_tol=1e-3)
