@@ -10,6 +10,8 @@ EXTRAS = {
     # PyQt5-Qt5 carries the Qt libraries that EnvPool's Procgen renders with.
     "procgen": ["envpool>=1.2.5", "PyQt5-Qt5>=5.15.2"],
 }
+# Reads the published weights of LPIPS and FVD, which are then converted.
+EXTRAS["weights"] = ["torch>=2.4"]
 EXTRAS["test"] = [
     *EXTRAS["multigrid"],
     *EXTRAS["procgen"],
