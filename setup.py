@@ -10,6 +10,8 @@ EXTRAS = {
     # PyQt5-Qt5 carries the Qt libraries that EnvPool's Procgen renders with.
     "procgen": ["envpool>=1.2.5", "PyQt5-Qt5>=5.15.2"],
 }
+# Reads the published weights of LPIPS and FVD, which are then converted.
+EXTRAS["weights"] = ["torch>=2.4"]
 EXTRAS["test"] = [
     *EXTRAS["multigrid"],
     *EXTRAS["procgen"],
@@ -47,7 +49,7 @@ setup(
         "orbax-checkpoint>=0.11.15",
         "pillow>=10.4",
         "rich>=13.7",
-        "scipy>=1.14",
+        "scipy>=1.15",
         "tensorboardX>=2.6.2",
         "tensorflow-datasets>=4.9.8",
     ],

@@ -59,7 +59,7 @@ def _cpu(config: Config) -> None:
         # them (AdamW makes steps of one size of the smallest gradient), and they collapse.
         local_context=True,
         kl_weight=0.0,
-        kl_weight_final=5e-4,
+        kl_weight_final=5e-3,
         kl_anneal_start=0.5,
         cache_codes=True,
     )

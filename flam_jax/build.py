@@ -10,7 +10,7 @@ from flam_jax.baselines.ablations import CoupledFlam, RecurrentFlam
 from flam_jax.baselines.action_conditioned import ActionConditioned
 from flam_jax.baselines.monolithic import Monolithic
 from flam_jax.baselines.object_centric import ObjectCentric
-from flam_jax.config import validate
+from flam_jax.config import Config, validate
 from flam_jax.dynamics.flam import Flam
 from flam_jax.tokenizer.decoders import CnnDecoder, PatchDecoder
 from flam_jax.tokenizer.encoders import ImpalaEncoder, PatchEncoder
@@ -76,7 +76,7 @@ def build_dynamics(config: ConfigDict) -> nn.Module:
     return FACTORED[c.name](**slots, **shared)
 
 
-def true_actions(config: ConfigDict) -> tuple[int, int]:
+def true_actions(config: Config) -> tuple[int, int]:
     """How many actors' actions the records hold, and how many actions each of them has."""
     if config.data.name == "multigrid":
         return config.data.multigrid.num_agents, MULTIGRID_ACTIONS

@@ -39,13 +39,14 @@ def guarded_run(config: Config, workdir: str | Path) -> int:
     quiet_logging()
     from data_pipelines import DataError
     from flam_jax.checkpoints import CheckpointError
+    from flam_jax.evaluation.networks.weights import WeightsError
     from flam_jax.training.sharding import ShardingError
     from flam_jax.training.signals import PREEMPTED_STATUS, Preempted
     from flam_jax.training.trainer import NonFiniteError
 
     try:
         run(config, prepare_workdir(workdir))
-    except (ConfigError, DataError, CheckpointError, ShardingError, NonFiniteError) as error:
+    except (ConfigError, DataError, CheckpointError, WeightsError, ShardingError, NonFiniteError) as error:
         print(f"flam_jax: {error}", file=sys.stderr)
         return 1
     except Preempted as stopped:
@@ -59,6 +60,7 @@ def run(config: Config, workdir: Path) -> None:
     from data_pipelines import prepare
     from flam_jax.checkpoints import adopt_tokenizer, check_config, restore_parameters, write_text
     from flam_jax.evaluation import evaluate
+    from flam_jax.evaluation.perceptual import load_judges
     from flam_jax.training.dynamics_stage import DynamicsStage
     from flam_jax.training.sharding import check_batch_size, make_mesh, tree_shardings
     from flam_jax.training.tokenizer_stage import TokenizerStage
@@ -71,6 +73,7 @@ def run(config: Config, workdir: Path) -> None:
             adopt_tokenizer(config.tokenizer.restore_from, workdir, config)
         else:
             check_config(workdir / stage, config, stage)
+    load_judges(config)
     write_text(workdir / "config.json", to_json(config))
 
     dataset = prepare(config.data)

@@ -122,6 +122,10 @@ def default_config() -> Config:
                 steps=10,  # rolled-out frames
                 probe_clips=200,  # clips per split of the linear probes
                 num_pictures=4,  # rollouts shown in the report
+                # Folder with lpips_alex.npz, lpips_vgg.npz and i3d.npz (README: what is measured). LPIPS and FVD are
+                # computed where the file of theirs is there.
+                weights="weights",
+                lpips_backbone="alex",  # alex | vgg
             ),
         )
     )
@@ -146,6 +150,7 @@ CHOICES = {
     "tokenizer.training.dtype": ("float32", "bfloat16"),
     "dynamics.training.schedule": ("constant", "cosine"),
     "dynamics.training.dtype": ("float32", "bfloat16"),
+    "evaluation.lpips_backbone": ("alex", "vgg"),
 }
 # Inclusive bounds by the last two parts of a dotted name. Everything else must be at least 0.
 _BOUNDS: dict[str, tuple[float, float]] = {
@@ -325,6 +330,7 @@ def _check_dynamics(config: Config) -> None:
     _expect(dim % heads == 0, "dynamics.num_heads", heads, f"a divisor of dynamics.model_dim = {dim}")
     window, passes = dynamics.training.window, dynamics.prediction_steps
     _expect(window > passes, "dynamics.training.window", window, f"more than dynamics.prediction_steps = {passes}")
+    _expect(bool(evaluation.weights.strip()), "evaluation.weights", evaluation.weights, "a folder")
     context, steps = evaluation.context, evaluation.steps
     room = f"context + steps = {context + steps} to be at most data.clip_length = {clip}"
     _expect(context + steps <= clip, "evaluation.steps", steps, room)

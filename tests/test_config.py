@@ -86,6 +86,8 @@ WRONG = [
     ("dynamics.training.warmup_steps", "200000", "expected less than dynamics.training.num_steps = 200000"),
     ("dynamics.training.learning_rate", "0", "expected a number from 1e-12 to 10"),
     ("dynamics.training.ema_decay", "1", "expected a number from 0 to 0.999999"),
+    ("evaluation.weights", "", "expected a folder"),
+    ("evaluation.lpips_backbone", "squeeze", "expected one of alex, vgg"),
     ("evaluation.steps", "28", "context + steps = 33 to be at most data.clip_length = 32"),
 ]
 
@@ -104,7 +106,7 @@ def test_every_number_has_bounds_and_every_type_is_checked() -> None:
     for name in field_names(default_config()):
         current = get_field(default_config(), name)
         for value in ("no such value", None, object(), [], 1e400, -2, True):
-            if value == "no such value" and name in ("data.path", "tokenizer.restore_from"):
+            if value == "no such value" and name in ("data.path", "tokenizer.restore_from", "evaluation.weights"):
                 continue
             config = default_config()
             if value is True and isinstance(current, bool):

@@ -25,7 +25,7 @@ MADE = (
     "finished.json",
     "blank.npy",
 )
-MADE_FOLDERS = ("tokenizer/", "dynamics/", "tensorboard/", "data/", "runs/", "checkpoints/", "pictures/")
+MADE_FOLDERS = ("tokenizer/", "dynamics/", "tensorboard/", "data/", "runs/", "checkpoints/", "pictures/", "weights/")
 
 
 def tracked(*patterns: str) -> list[Path]:
@@ -155,6 +155,14 @@ def test_models_import_neither_configuration_nor_disk_nor_logging(room: str) -> 
         standard = {"collections", "dataclasses", "functools", "math", "typing"}
         # Of flam_jax each other only: the floors above see to it.
         assert packages <= {"flam_jax", "flax", "jax", "jaxtyping", "numpy", *standard}, file
+
+
+def test_the_networks_of_evaluation_know_nothing_but_each_other_and_one_file_of_them_reads_disks() -> None:
+    for file in (ROOT / "flam_jax" / "evaluation" / "networks").glob("*.py"):
+        disk = {"os", "pathlib", "zipfile", "zlib"} if file.name == "weights.py" else set()
+        allowed = {"flax", "jax", "jaxtyping", "numpy", "collections", "dataclasses", "typing", *disk}
+        for name in imports(file):
+            assert name.startswith("flam_jax.evaluation.networks") or name.split(".")[0] in allowed, f"{file}: {name}"
 
 
 def test_every_file_compiles() -> None:

@@ -15,6 +15,7 @@ def main(arguments: list[str] | None = None) -> int:
     from data_pipelines.errors import DataError
     from flam_jax.checkpoints import CheckpointError
     from flam_jax.evaluation import evaluate
+    from flam_jax.evaluation.networks.weights import WeightsError
 
     parser = argparse.ArgumentParser(prog="python -m flam_jax.evaluation", description=__doc__)
     parser.add_argument("--workdir", required=True, help="folder of a trained run")
@@ -27,7 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
                 f"--workdir={options.workdir}: no config.json there; expected the folder of a trained run"
             )
         result = evaluate(from_json(file.read_text(encoding="utf-8")), options.workdir, split=options.split)
-    except (ConfigError, DataError, CheckpointError) as error:
+    except (ConfigError, DataError, CheckpointError, WeightsError) as error:
         print(f"flam_jax.evaluation: {error}", file=sys.stderr)
         return 1
     rollout = result["rollout"]

@@ -106,7 +106,7 @@ def _groups(latent: np.ndarray, count: int) -> np.ndarray:
         return code.reshape(-1)
     best, tightest = np.zeros(len(latent), np.int64), np.inf
     for seed in range(RESTARTS):
-        centres, group = kmeans2(latent.astype(np.float64), count, minit="++", seed=seed)
+        centres, group = kmeans2(latent.astype(np.float64), count, minit="++", rng=np.random.default_rng(seed))
         spread = np.square(latent - centres[group]).sum()
         if spread < tightest:
             best, tightest = group, spread

@@ -25,6 +25,8 @@ NUMBERS = {
     "psnr_mean": ("PSNR mean", ("rollout", "psnr_mean")),
     "ssim_mean": ("SSIM mean", ("rollout", "ssim_mean")),
     "moving_psnr_mean": ("PSNR of moving pixels", ("rollout", "moving_psnr_mean")),
+    "lpips_mean": ("LPIPS mean", ("rollout", "lpips_mean")),
+    "fvd": ("FVD", ("rollout", "fvd")),
     "ceiling_psnr_mean": ("ceiling PSNR mean", ("rollout", "ceiling_psnr_mean")),
     "kl": ("KL, nats a frame", ("actions", "kl")),
     "leak": ("next cell from the action alone", ("actions", "leak", "position", "action_mlp")),
@@ -176,7 +178,9 @@ def _column(column: str, rows: Mapping[str, Any]) -> str:
 
 
 def _text(mean: float, half_width: float | None, name: str) -> str:
-    digits = 0 if name in ("seconds", "parameters") else 2 if "psnr" in name or name == "kl" else 3
+    digits = (
+        0 if name in ("seconds", "parameters") else 1 if name == "fvd" else 2 if "psnr" in name or name == "kl" else 3
+    )
     if half_width is None or name == "parameters":
         return f"{mean:,.{digits}f}"
     return f"{mean:,.{digits}f} ± {half_width:,.{digits}f}"

@@ -54,7 +54,7 @@ def write_report(
     path = Path(workdir) / FILE
     sections = [
         _header(result),
-        _prediction(result),
+        _prediction(config, result),
         _pictures(config, result, world_model, dataset),
         _agents(result),
         _actions(result),
@@ -115,6 +115,12 @@ def _header(result: dict[str, Any]) -> str:
         _card(f"PSNR, step {len(psnr)}", f"{psnr[-1]:.1f} dB", f"{ceiling[-1] - psnr[-1]:.1f} below the ceiling"),
         _card("SSIM, mean", f"{rollout['ssim_mean']:.3f}", f"ceiling {rollout['ceiling_ssim_mean']:.3f}"),
     ]
+    if _is_number(rollout["lpips_mean"]):
+        cards.append(
+            _card("LPIPS, mean", f"{rollout['lpips_mean']:.3f}", f"ceiling {rollout['ceiling_lpips_mean']:.3f}")
+        )
+    if _is_number(rollout["fvd"]):
+        cards.append(_card("FVD", f"{rollout['fvd']:.1f}", f"ceiling {rollout['ceiling_fvd']:.1f}"))
     if "binding" in result:
         binding = result["binding"]
         own = "every agent has its own slot" if binding["distinct"] else "agents share slots"
@@ -141,23 +147,28 @@ def _duration(seconds: float) -> str:
     return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
-def _prediction(result: dict[str, Any]) -> str:
+def _prediction(config: Config, result: dict[str, Any]) -> str:
     rollout = result["rollout"]
+    judged = {key: name for key, name in (("lpips_mean", "LPIPS mean"), ("fvd", "FVD")) if _is_number(rollout[key])}
     last = len(rollout["psnr"])
     shown = sorted({1, (last + 1) // 2, last})
     head = ["", *(f"PSNR step {step}" for step in shown), "PSNR mean", "SSIM mean", "PSNR of moving pixels"]
+    head += judged.values()
     rows: list[list[Any]] = []
     for source, name in NAMES.items():
         prefix = "" if source == "predicted" else f"{source}_"
         numbers = [f"{rollout[f'{prefix}psnr'][step - 1]:.2f}" for step in shown]
         means = (f"{rollout[f'{prefix}psnr_mean']:.2f}", f"{rollout[f'{prefix}ssim_mean']:.4f}")
         rows.append([name, *numbers, *means, f"{rollout[f'{prefix}moving_psnr_mean']:.2f}"])
+        rows[-1] += [f"{rollout[prefix + key]:.{1 if key == 'fvd' else 4}f}" for key in judged]
     paper = next((value for name, value in PAPER_PSNR.items() if result["dataset"].startswith(name)), None)
     if paper:
-        rows.append(["paper, FLAM", *([None] * len(shown)), paper, None, None])
+        rows.append(["paper, FLAM", *([None] * len(shown)), paper, *([None] * (2 + len(judged)))])
     steps = range(1, last + 1)
     charts = []
-    for metric, name in (("psnr", "PSNR, dB"), ("ssim", "SSIM"), ("moving_psnr", "PSNR of moving pixels, dB")):
+    metrics = [("psnr", "PSNR, dB"), ("ssim", "SSIM"), ("moving_psnr", "PSNR of moving pixels, dB")]
+    metrics += [("lpips", "LPIPS")] if "lpips_mean" in judged else []
+    for metric, name in metrics:
         keys = {source: metric if source == "predicted" else f"{source}_{metric}" for source in NAMES}
         short = {"predicted": "imagined", "ceiling": "ceiling", "copy_last": "copy last", "blank": "median image"}
         lines = [
@@ -169,10 +180,21 @@ def _prediction(result: dict[str, Any]) -> str:
         "Latent actions are inferred from the true frames, then the frames are imagined from the context on, in "
         "feature space. Scores are averaged over frames. Moving pixels are those that differ from the true frame "
         "before. "
-        f"LPIPS: {rollout['lpips']}. FVD: {rollout['fvd']}."
     )
+    if "lpips_mean" in judged:
+        note += f"LPIPS ({config.evaluation.lpips_backbone}): less is better. "
+    else:
+        note += f"LPIPS: {rollout['lpips']}. "
+    if "fvd" in judged:
+        note += f"FVD is estimated from {rollout['clips']} clips: less is better, and fewer clips make it more."
+    else:
+        note += f"FVD: {rollout['fvd']}."
     body = table(head, rows) + f'<div class="charts">{"".join(charts)}</div>'
     return f"<section><h2>Prediction</h2><p>{html.escape(note)}</p>{body}</section>"
+
+
+def _is_number(value: Any) -> bool:
+    return not isinstance(value, str)
 
 
 def _pictures(config: Config, result: dict[str, Any], world_model: WorldModel, dataset: Any) -> str:

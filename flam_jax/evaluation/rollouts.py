@@ -15,10 +15,13 @@ from flax import struct
 from jaxtyping import Array, Float, Shaped, UInt8
 
 from flam_jax.evaluation import metrics
+from flam_jax.evaluation.networks.lpips import Lpips
 from flam_jax.world_model import Observation, WorldModel
 
 # What is scored, in the order of the array axis "source".
 SOURCES = ("predicted", "ceiling", "copy_last", "blank")
+# What stands for a number whose network the user has not supplied.
+NO_WEIGHTS = "not computed: no weights"
 
 
 @struct.dataclass
@@ -33,6 +36,7 @@ class RolloutBatch:
       moving_error: `f32[source b steps]`, squared error summed over the moving pixels.
       moving_count: `i32[b steps]`, how many pixels move.
       observation: what the model sees in all true frames of the protocol.
+      lpips: `f32[source b steps]`; None without the metric's weights.
     """
 
     predicted: Any
@@ -42,6 +46,7 @@ class RolloutBatch:
     moving_error: Any
     moving_count: Any
     observation: Observation
+    lpips: Any = None
 
 
 @functools.partial(jax.jit, static_argnames="context")
@@ -51,6 +56,7 @@ def roll_out(
     blank: UInt8[Array, "H W 3"],
     context: int,
     true_actions: Shaped[Array, "b t *n"] | None = None,
+    lpips: Lpips | None = None,
 ) -> RolloutBatch:
     """Runs the protocol on one batch of true clips.
 
@@ -60,6 +66,7 @@ def roll_out(
       blank: median image of the training split.
       context: number of true frames that the model starts from.
       true_actions: taken in the frames, for a model that needs them.
+      lpips: the metric, where its weights are at hand.
 
     Returns:
       Scores of the `t - context` steps, and what they were computed from.
@@ -83,6 +90,7 @@ def roll_out(
         moving_error=jnp.stack([metrics.masked_squared_error(source, true, moving) for source in sources]),
         moving_count=jnp.sum(moving, axis=(-2, -1)),
         observation=observation,
+        lpips=None if lpips is None else jnp.stack([lpips(source, true) for source in sources]),
     )
 
 
@@ -126,18 +134,24 @@ def batches(source: Any, clips: Sequence[int], size: int, length: int) -> Iterat
         yield {key: np.stack([record[key][:length] for record in records]) for key in per_frame}, len(chosen)
 
 
-def summarize(parts: Sequence[RolloutBatch]) -> dict[str, Any]:
+def summarize(
+    parts: Sequence[RolloutBatch], fvd: Mapping[str, float] | str = NO_WEIGHTS, no_lpips: str = NO_WEIGHTS
+) -> dict[str, Any]:
     """The `rollout` part of `evaluation.json`: every frame's score averaged over clips, per step and over all steps.
 
     Args:
       parts: batches with numpy leaves, filling removed.
+      fvd: FVD by source, or why there is none.
+      no_lpips: what stands for LPIPS where the batches have none.
     """
     frame_psnr = np.concatenate([part.psnr for part in parts], axis=1)
     psnr, squared = frame_psnr.mean(axis=1), (10 ** (-frame_psnr / 10)).mean(axis=1)
     ssim = np.concatenate([part.ssim for part in parts], axis=1).mean(axis=1)
     error = np.concatenate([part.moving_error for part in parts], axis=1).sum(axis=1)
     count = np.concatenate([part.moving_count for part in parts], axis=0).sum(axis=0)
-    result: dict[str, Any] = {"lpips": "not computed: no weights", "fvd": "not computed: no weights"}
+    scored = parts[0].lpips is not None
+    lpips = np.concatenate([part.lpips for part in parts], axis=1).mean(axis=1) if scored else None
+    result: dict[str, Any] = {}
     for row, name in enumerate(SOURCES):
         prefix = "" if name == "predicted" else f"{name}_"
         result[f"{prefix}psnr"] = rounded(psnr[row])
@@ -150,6 +164,9 @@ def summarize(parts: Sequence[RolloutBatch]) -> dict[str, Any]:
         moving = np.asarray(metrics.to_psnr(jnp.asarray(error[row] / np.maximum(count, 1))))
         result[f"{prefix}moving_psnr"] = rounded(moving)
         result[f"{prefix}moving_psnr_mean"] = rounded(moving.mean())
+        result[f"{prefix}lpips"] = no_lpips if lpips is None else rounded(lpips[row])
+        result[f"{prefix}lpips_mean"] = no_lpips if lpips is None else rounded(lpips[row].mean())
+        result[f"{prefix}fvd"] = fvd if isinstance(fvd, str) else rounded(fvd[name])
     result["clips"] = sum(part.psnr.shape[1] for part in parts)
     return result
 
@@ -159,4 +176,15 @@ def rounded(values: Any, digits: int = 4) -> Any:
     return np.round(np.asarray(values, np.float64), digits).tolist()
 
 
-__all__ = ["SOURCES", "RolloutBatch", "batches", "choose", "roll_out", "rounded", "summarize", "to_uint8", "told"]
+__all__ = [
+    "NO_WEIGHTS",
+    "SOURCES",
+    "RolloutBatch",
+    "batches",
+    "choose",
+    "roll_out",
+    "rounded",
+    "summarize",
+    "to_uint8",
+    "told",
+]

@@ -14,9 +14,10 @@ from data_pipelines.errors import DataError
 from flam_jax import checkpoints
 from flam_jax.build import true_actions
 from flam_jax.config import Config, config_hash
-from flam_jax.evaluation import actions, binding, cells, leak
+from flam_jax.evaluation import actions, binding, cells, leak, perceptual
 from flam_jax.evaluation import rollouts as rolling
 from flam_jax.evaluation.dci import chance_likelihood, dci
+from flam_jax.evaluation.networks.lpips import Lpips
 from flam_jax.evaluation.report import write_report
 from flam_jax.evaluation.rollouts import rounded
 from flam_jax.evaluation.transfer import transfer
@@ -47,6 +48,7 @@ def evaluate(
 
     Raises:
       flam_jax.checkpoints.CheckpointError: a stage has no checkpoint.
+      flam_jax.evaluation.networks.weights.WeightsError: weights of LPIPS or FVD are there and cannot be used.
       ValueError: the split's clips are too short.
     """
     began = time.monotonic()
@@ -108,19 +110,27 @@ def describe_device() -> str:
 def score(config: Config, world_model: WorldModel, dataset: Any, split: str) -> dict[str, Any]:
     """The measured parts of `evaluation.json`: `rollout`, `actions`; on MultiGrid `binding`, `dci`, `cells`, `leak`."""
     settings = config.evaluation
+    judges = perceptual.load_judges(config)  # first: broken weights are told before any work
+    lpips = judges.lpips if isinstance(judges.lpips, Lpips) else None
     context, length = settings.context, settings.context + settings.steps
     source = dataset.split(split)
     clips = rolling.choose(len(source), settings.num_clips)
     blank = jnp.asarray(dataset.blank)
-    parts, records, played = [], [], []
+    parts, records, played, features = [], [], [], []
     for record, count in rolling.batches(source, clips, settings.batch_size, length):
-        part = rolling.roll_out(world_model, record["frames"], blank, context, rolling.told(world_model, record))
+        given = rolling.told(world_model, record)
+        part = rolling.roll_out(world_model, record["frames"], blank, context, given, lpips)
+        if not isinstance(judges.i3d, str):
+            seen_by_i3d = perceptual.clip_features(judges.i3d, part, record["frames"], dataset.blank)
+            features.append({name: values[:count] for name, values in seen_by_i3d.items()})
         parts.append(_without_filling(part, count, settings.batch_size))
         records.append({key: value[:count] for key, value in record.items()})
         played.append((record, count))
     seen = _joined([part.observation for part in parts])
+    fvd = judges.i3d if isinstance(judges.i3d, str) else perceptual.fvd(features)
+    no_lpips = judges.lpips if isinstance(judges.lpips, str) else ""
     result: dict[str, Any] = {
-        "rollout": rolling.summarize(parts),
+        "rollout": rolling.summarize(parts, fvd, no_lpips),
         "actions": _action_scores(world_model, seen, settings.batch_size),
     }
     if "positions" in records[0]:
@@ -237,7 +247,7 @@ def _without_filling(tree: Any, count: int, size: int) -> Any:
 
     def cut(path: Any, leaf: Any) -> np.ndarray:
         # The scores have the axis "source" before that of the batch.
-        axis = 1 if path[0].name in ("psnr", "ssim", "moving_error") else 0
+        axis = 1 if path[0].name in ("psnr", "ssim", "moving_error", "lpips") else 0
         assert leaf.shape[axis] == size, f"{path}: axis {axis} of {leaf.shape} should be the batch of {size}"
         return np.take(np.asarray(leaf), np.arange(count), axis=axis)
 

@@ -81,7 +81,7 @@ def _gradients(
         (loss, metrics), grads = differentiate(params, batch, key, progress)
         return loss, metrics, grads
     # Done before the loop: XLA runs convolutions within one ten times slower on a CPU.
-    batch = dict(stage.prepare(batch)) if hasattr(stage, "prepare") else dict(batch)
+    batch = dict(getattr(stage, "prepare", dict)(batch))
     whole = {name: batch.pop(name) for name in ("frozen",) if name in batch}
 
     def split(leaf: jax.Array) -> jax.Array:

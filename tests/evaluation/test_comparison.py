@@ -49,6 +49,19 @@ def test_numbers_are_found_by_their_path():
     assert number(values, ("rollout", "lpips")) is None
 
 
+def test_lpips_and_fvd_are_compared_where_they_are_numbers(tmp_path):
+    without = result([30.0])
+    rollout = without["rollout"] | {"lpips": [0.12], "lpips_mean": 0.1234, "fvd": 321.06}
+    columns = summarize([("4agents", "FLAM", 0, without | {"rollout": rollout}), ("4agents", "Genie", 0, without)])
+    assert columns["4agents"]["FLAM"]["numbers"]["fvd"]["values"] == [321.06]
+    assert {"fvd", "lpips_mean"}.isdisjoint(columns["4agents"]["Genie"]["numbers"])
+    page = write_results(tmp_path, "multigrid", "debug", columns, []).read_text()
+    for text in ("LPIPS mean", "0.123", "FVD", "321.1"):
+        assert text in page, text
+    columns = summarize([("4agents", "FLAM", 0, without)])
+    assert "FVD" not in write_results(tmp_path, "multigrid", "debug", columns, []).read_text()
+
+
 def test_results_of_what_is_finished(tmp_path):
     runs = [
         ("4agents", "FLAM", 0, result([30.0, 28.0])),

@@ -66,7 +66,7 @@ def test_the_summary_averages_frames_over_clips():
     assert len(found["ceiling_ssim"]) == STEPS
     error = (10 ** (-score("copy_last", rolled()) / 10)).mean(0)
     np.testing.assert_allclose(found["copy_last_pooled_psnr"], -10 * np.log10(error), atol=1e-3)
-    assert found["lpips"] == found["fvd"] == "not computed: no weights"
+    assert found["lpips"] == found["ceiling_lpips_mean"] == found["blank_fvd"] == "not computed: no weights"
 
 
 def test_moving_pixels_are_pooled():
