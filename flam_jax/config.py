@@ -134,8 +134,10 @@ def to_json(config: Config) -> str:
 def from_json(text: str) -> Config:
     """Rebuilds a configuration from `to_json`, validated.
 
+    A field that is missing came later and takes its default, which is what was done before there was the field.
+
     Raises:
-      ConfigError: the text is no configuration of this version.
+      ConfigError: the text is no configuration, or holds fields that this version does not know.
     """
     try:
         stored = json.loads(text)
@@ -146,9 +148,8 @@ def from_json(text: str) -> Config:
     def fill(node: Config, values: Any, prefix: str) -> None:
         if not isinstance(values, dict):
             raise ConfigError(f"config.json: {prefix.rstrip('.') or 'the whole'}: expected a group of fields")
-        for key in sorted(set(values) ^ set(node.keys())):
-            state = "unknown" if key in values else "missing"
-            raise ConfigError(f"config.json: {state} field {prefix}{key}")
+        for key in sorted(set(values) - set(node.keys())):
+            raise ConfigError(f"config.json: unknown field {prefix}{key}")
         for key, value in values.items():
             if isinstance(node[key], ConfigDict):
                 fill(node[key], value, f"{prefix}{key}.")
@@ -189,16 +190,18 @@ def differences(stored: Mapping[str, Any], config: Config, stage: str) -> list[t
       stage: `tokenizer` or `dynamics`.
 
     Returns:
-      `(dotted name, stored value, new value)` of each; `"nothing"` stands for a field that one of them lacks.
+      `(dotted name, stored value, new value)` of each. A field that was not stored had its default; `"nothing"` stands
+      for a new value that this version does not know.
     """
-    old, new = _leaves(stored), _leaves(json.loads(to_json(config)))
+    old, new = (_leaves(json.loads(to_json(tree))) for tree in (default_config(), config))
+    old |= _leaves(stored)
     sections = ("seed", "data", "tokenizer") if stage == "tokenizer" else ("seed", "data", "tokenizer", "dynamics")
     other_data = tuple(f"data.{name}." for name in CHOICES["data.name"] if name != config.data.name)
     found = []
     for name in sorted({*old, *new}):
         if name.split(".")[0] not in sections or name.endswith(_FREE) or name.startswith(other_data):
             continue
-        before, now = old.get(name, "nothing"), new.get(name, "nothing")
+        before, now = old[name], new.get(name, "nothing")
         grows = name == f"{stage}.training.num_steps" and isinstance(before, int) and now >= before
         if before != now and not grows:
             found.append((name, before, now))

@@ -207,7 +207,6 @@ def test_wrong_arguments_of_an_experiment(text: str) -> None:
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        (lambda tree: tree.pop("seed"), "missing field seed"),
         (lambda tree: tree["data"].update(new=1), "unknown field data.new"),
         (lambda tree: tree.update(tokenizer=3), "config.json: tokenizer: expected a group of fields"),
         (lambda tree: tree.update(seed="x"), "seed"),
@@ -220,6 +219,19 @@ def test_a_stored_configuration_of_another_version(change: Any, expected: str) -
     with pytest.raises(ConfigError) as error:
         from_json(json.dumps(tree))
     assert expected in message(error)
+
+
+def test_a_field_that_came_later_has_its_default_in_older_configurations() -> None:
+    config = default_config()
+    config.seed = 5
+    tree = json.loads(to_json(config))
+    del tree["dynamics"]["training"]["accumulate"]
+    assert to_json(from_json(json.dumps(tree))) == to_json(config)
+    assert differences(tree, config, "dynamics") == []
+    config.dynamics.training.accumulate = 2
+    assert differences(tree, config, "dynamics") == [("dynamics.training.accumulate", 1, 2)]
+    tree["dynamics"]["gone"] = 3
+    assert ("dynamics.gone", 3, "nothing") in differences(tree, config, "dynamics")
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "3"])
