@@ -18,6 +18,7 @@ from pathlib import Path
 
 from flam_jax.command_line import parse_arguments
 from flam_jax.config import Config, ConfigError, load_config, to_json
+from flam_jax.process import take_large_pages
 
 
 def main(arguments: list[str]) -> int:
@@ -116,4 +117,5 @@ def quiet_logging() -> None:
 
 
 if __name__ == "__main__":
+    take_large_pages()
     sys.exit(main(sys.argv[1:]))

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from flam_jax.config import Config, ConfigError, config_hash
+from flam_jax.process import take_large_pages
 from flam_jax.studies import PRESETS, STUDIES, Cell, cells
 
 
@@ -104,4 +105,5 @@ def _write(study: str, preset: str, workdir: Path, planned: list[tuple[Cell, Con
 
 
 if __name__ == "__main__":
+    take_large_pages()
     sys.exit(main(sys.argv[1:]))

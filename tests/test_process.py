@@ -1,0 +1,33 @@
+"""The new start happens once, with the same command line, and leaves the user's own wishes alone."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from flam_jax import process
+
+PROGRAM = "import os, sys; from flam_jax.process import take_large_pages; take_large_pages(); "
+PROGRAM += "print(os.environ['GLIBC_TUNABLES'], os.getpid(), *sys.argv)"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nothing is done")
+@pytest.mark.parametrize("own", ["", "glibc.malloc.perturb=0"])
+def test_the_program_goes_on_as_the_same_process_with_the_same_arguments(own: str) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "GLIBC_TUNABLES"}
+    environment |= {"GLIBC_TUNABLES": own} if own else {}
+    command = [sys.executable, "-c", PROGRAM, "--workdir=a b", "c"]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as started:
+        assert started.stdout is not None
+        found = started.stdout.read().split(" ", 2)
+    assert started.returncode == 0
+    assert found == [own or "glibc.malloc.hugetlb=1", str(started.pid), "-c --workdir=a b c\n"]
+
+
+def test_elsewhere_than_on_linux_nothing_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+    monkeypatch.setattr(os, "execv", lambda *_: pytest.fail("started anew"))
+    process.take_large_pages()
+    assert "GLIBC_TUNABLES" not in os.environ
