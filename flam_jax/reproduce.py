@@ -3,7 +3,7 @@
     python -m flam_jax.reproduce --study=STUDY --preset=cpu|paper --workdir=FOLDER [--config.FIELD=VALUE ...]
 
     --study      multigrid, procgen, agents, slots, ablations, sweeps, information, or all
-    --preset     cpu: made for two CPU cores; paper: the paper's setting; debug: a few steps, to see that it runs
+    --preset     cpu: made for two CPU cores; paper: the paper's setting; debug: a few steps of two models, to try it
     --workdir    every run has a folder in it; results.json and results.html stand beside them
     --config.x.y=VALUE   changes a field in every run
 

@@ -31,7 +31,7 @@ def test_rows_of_a_column_differ_in_the_model_alone(study, preset):
         config = cell.config({})
         columns.setdefault(cell.column, {}).setdefault(cell.row, []).append((cell.seed, config))
     for rows in columns.values():
-        assert len(rows) >= 3
+        assert len(rows) >= (2 if preset == "debug" else 3)
         assert len({tuple(seed for seed, *_ in runs) for runs in rows.values()}) == 1  # the same seeds
         (_, flam), *_ = rows["FLAM"]
         for runs in rows.values():
@@ -62,10 +62,18 @@ def test_sweeps_change_one_thing():
 
 
 def _parameters(config):
-    grid = config.data.frame_size // config.tokenizer.patch_size
-    features = jax.ShapeDtypeStruct((1, 2, grid, grid, len(config.tokenizer.levels)), jnp.float32)
-    shapes = jax.eval_shape(build_dynamics(config).init, jax.eval_shape(lambda: jax.random.key(0)), features)
-    return sum(leaf.size for leaf in jax.tree.leaves(shapes))
+    """Number of parameters; studies have many cells in common, and tracing a model takes seconds."""
+    parts = {"dynamics": dict(config.dynamics), "levels": config.tokenizer.levels, "frame": config.data.frame_size}
+    name = str(parts | {"patch": config.tokenizer.patch_size, "agents": config.data.multigrid.num_agents})
+    if name not in _counted:
+        grid = config.data.frame_size // config.tokenizer.patch_size
+        features = jax.ShapeDtypeStruct((1, 2, grid, grid, len(config.tokenizer.levels)), jnp.float32)
+        shapes = jax.eval_shape(build_dynamics(config).init, jax.eval_shape(lambda: jax.random.key(0)), features)
+        _counted[name] = sum(leaf.size for leaf in jax.tree.leaves(shapes))
+    return _counted[name]
+
+
+_counted: dict[str, int] = {}
 
 
 def test_all_holds_every_cell_once():
@@ -103,16 +111,16 @@ def test_mistakes_are_one_line(capsys):
 def test_a_study_from_nothing_and_again(debug_run):
     command = [sys.executable, "-m", "flam_jax.reproduce", "--study=multigrid", "--preset=debug"]
     command += ["--workdir=runs/study"]  # that of the README, which may have been run already
-    assert "multigrid: 4 runs, " in readme.run(command, debug_run).stdout
+    assert "multigrid: 2 runs, " in readme.run(command, debug_run).stdout
     result = json.loads((debug_run / "runs" / "study" / "results.json").read_text())
     rows = result["columns"]["4agents"]
-    assert set(rows) == {"FLAM", "Genie", "AdaWorld", "true actions"}
+    assert set(rows) == {"FLAM", "Genie"}
     assert all(row["seeds"] == [0] for row in rows.values())
     assert len({tuple(row["numbers"]["ceiling_psnr_mean"]["values"]) for row in rows.values()}) == 1  # one tokenizer
     assert result["missing"] == []
 
     (debug_run / "runs" / "study" / "4agents" / "genie" / "seed0" / "evaluation.json").unlink()
     again = readme.run(command, debug_run).stdout
-    assert "multigrid: 4 runs, 3 of them done" in again
+    assert "multigrid: 2 runs, 1 of them done" in again
     assert "dynamics finished before" in again
     assert (debug_run / "runs" / "study" / "4agents" / "genie" / "seed0" / "evaluation.json").exists()
