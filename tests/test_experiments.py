@@ -126,7 +126,7 @@ def test_every_experiment_trains_one_step(name: str, preset: str, stage_name: st
     )
 
     config.dynamics.prediction_steps = 1
-    training.update(batch_size=1, window=2)
+    training.update(batch_size=1, accumulate=1, window=2)
     validate(config)
     stage = make_stage(config, stage_name)
     state = new_state(filled(shapes.params), make_optimizer(training), ema=training.ema_decay > 0)
