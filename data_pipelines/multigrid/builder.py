@@ -60,17 +60,24 @@ class Multigrid(ClipBuilder):
 
     @staticmethod
     def twin(recipe: Recipe, record: dict[str, Any]) -> dict[str, Any]:
-        """Another clip in which all agents take the actions of a record, from other places."""
+        """Another clip in which all agents take the actions of a record, from other places.
+
+        They face the same way at the start. So what an action does, a turn to the east or a step to the north, is the
+        same too: a latent action may say it in either way. Only what stands in the way is another.
+        """
         actions = np.ascontiguousarray(record["actions"])
-        return _play(recipe, actions, np.random.SeedSequence((recipe.seed, zlib.crc32(actions.tobytes()))))
+        world_seed = np.random.SeedSequence((recipe.seed, zlib.crc32(actions.tobytes())))
+        return _play(recipe, actions, world_seed, record["directions"][0])
 
 
-def _play(recipe: Recipe, actions: np.ndarray, world_seed: np.random.SeedSequence) -> dict[str, Any]:
+def _play(
+    recipe: Recipe, actions: np.ndarray, world_seed: np.random.SeedSequence, facing: np.ndarray | None = None
+) -> dict[str, Any]:
     from data_pipelines.multigrid.environment import WalkEnv, walk
     from data_pipelines.multigrid.tiles import compose
 
     grid = recipe.variant["grid"]
     env = WalkEnv(grid_size=grid, num_agents=recipe.variant["agents"])
-    positions, directions = walk(env, actions, seed=int(world_seed.generate_state(1)[0]))
+    positions, directions = walk(env, actions, seed=int(world_seed.generate_state(1)[0]), facing=facing)
     frames = compose(positions, directions, grid_size=grid, frame_size=recipe.frame_size)
     return {"frames": frames, "actions": actions, "positions": positions, "directions": directions}
