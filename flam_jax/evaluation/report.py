@@ -318,8 +318,8 @@ def _map(found: dict[str, Any]) -> str:
 
 def _transfer(found: dict[str, Any] | str, rollout: dict[str, Any]) -> str:
     text = (
-        "Rollouts under actions that were inferred from another clip, in which all agents take the same true actions "
-        "from other places. An action that tells where things are is worth less there."
+        "Rollouts under actions that were inferred from another clip, in which all agents face the same way and take "
+        "the same true actions, from other places. An action that tells where things are is worth less there."
     )
     if isinstance(found, str):
         return f"<h3>Transfer</h3><p>{text} {html.escape(found)}.</p>"
