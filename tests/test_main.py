@@ -1,7 +1,5 @@
 """The launcher: every mistake on the command line is one line and a status."""
 
-import json
-import math
 import os
 import signal
 import subprocess
@@ -150,29 +148,18 @@ def test_the_whole_path_and_the_same_command_again(debug_run: Path) -> None:
 
 
 @pytest.mark.xdist_group("debug_run")
-def test_a_baseline_on_the_tokenizer_of_another_run(debug_run: Path) -> None:
-    """Another model and seed, the same features; a tokenizer that does not fit, or is not there, is refused."""
-    command = [sys.executable, "-m", "flam_jax.main", DEBUG, "--workdir=runs/genie", "--config.seed=3"]
-    command += ["--config.dynamics.name=genie", "--config.tokenizer.restore_from=runs/multigrid"]
-    for changes, expected in (
-        (["--config.tokenizer.channels=8"], "config.tokenizer.channels is 16 there, 8 here"),
-        (["--config.data.multigrid.num_agents=2"], "config.data.multigrid.num_agents is 4 there, 2 here"),
+def test_a_tokenizer_that_does_not_fit_or_is_not_there_is_refused(
+    debug_run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """That one which fits is taken is seen in `test_reproduce.py`: all rows of a study share one."""
+    monkeypatch.chdir(debug_run)
+    command = [DEBUG, "--workdir=runs/genie", "--config.dynamics.name=genie"]
+    for origin, changes, expected in (
+        ("multigrid", ["--config.tokenizer.channels=8"], "config.tokenizer.channels is 16 there, 8 here"),
+        ("multigrid", ["--config.data.multigrid.num_agents=2"], "config.data.multigrid.num_agents is 4 there, 2 here"),
+        ("nowhere", [], "'runs/nowhere': expected the workdir of a run whose tokenizer is finished"),
     ):
-        refused = readme.run([*command, *changes], debug_run, check=False)
-        assert refused.returncode == 1
-        assert expected in refused.stderr
-        assert refused.stderr.count("\n") == 1
-    command[-1] = "--config.tokenizer.restore_from=runs/nowhere"
-    refused = readme.run(command, debug_run, check=False)
-    assert "'runs/nowhere': expected the workdir of a run whose tokenizer is finished" in refused.stderr
+        assert launcher.main([*command, f"--config.tokenizer.restore_from=runs/{origin}", *changes]) == 1
+        (line,) = capsys.readouterr().err.splitlines()
+        assert expected in line
     assert not (debug_run / "runs" / "genie" / "tokenizer").exists()
-
-    command[-1] = "--config.tokenizer.restore_from=runs/multigrid"
-    for _ in range(2):  # the second start finds everything done
-        output = readme.run(command, debug_run).stdout
-    assert "dynamics finished before: 6 steps" in output
-    result = json.loads((debug_run / "runs" / "genie" / "evaluation.json").read_text())
-    assert result["model"] == "genie"
-    assert result["actions"]["kl"] == pytest.approx(math.log(8), abs=1e-3)
-    origin = json.loads((debug_run / "runs" / "multigrid" / "evaluation.json").read_text())
-    assert result["rollout"]["ceiling_psnr"] == origin["rollout"]["ceiling_psnr"]

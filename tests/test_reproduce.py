@@ -1,6 +1,7 @@
 """Studies are what they say they are, and the command goes on where it stopped."""
 
 import json
+import math
 import sys
 from pathlib import Path
 
@@ -118,6 +119,8 @@ def test_a_study_from_nothing_and_again(debug_run):
     assert all(row["seeds"] == [0] for row in rows.values())
     assert len({tuple(row["numbers"]["ceiling_psnr_mean"]["values"]) for row in rows.values()}) == 1  # one tokenizer
     assert result["missing"] == []
+    # The second row's own model on the first row's tokenizer.
+    assert rows["Genie"]["numbers"]["kl"]["values"] == pytest.approx([math.log(8)], abs=1e-3)
 
     (debug_run / "runs" / "study" / "4agents" / "genie" / "seed0" / "evaluation.json").unlink()
     again = readme.run(command, debug_run).stdout
