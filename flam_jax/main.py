@@ -35,8 +35,8 @@ def main(arguments: list[str]) -> int:
     return guarded_run(config, options.workdir)
 
 
-def guarded_run(config: Config, workdir: str | Path) -> int:
-    """Runs, and turns the errors that a user can mend into one line and a status."""
+def guarded_run(config: Config, workdir: str | Path, last: str = "report") -> int:
+    """As `run`, in a workdir that is made; turns the errors that a user can mend into one line and a status."""
     quiet_logging()
     from data_pipelines import DataError
     from flam_jax.checkpoints import CheckpointError
@@ -46,7 +46,7 @@ def guarded_run(config: Config, workdir: str | Path) -> int:
     from flam_jax.training.trainer import NonFiniteError
 
     try:
-        run(config, prepare_workdir(workdir))
+        run(config, prepare_workdir(workdir), last)
     except (ConfigError, DataError, CheckpointError, WeightsError, ShardingError, NonFiniteError) as error:
         print(f"flam_jax: {error}", file=sys.stderr)
         return 1
@@ -56,8 +56,14 @@ def guarded_run(config: Config, workdir: str | Path) -> int:
     return 0
 
 
-def run(config: Config, workdir: Path) -> None:
-    """From a configuration to a trained, evaluated model; stages that are done are skipped."""
+def run(config: Config, workdir: Path, last: str = "report") -> None:
+    """From a configuration to a trained, evaluated model; stages that are done are skipped.
+
+    Args:
+      config: of the run.
+      workdir: an existing folder.
+      last: `report`, or `tokenizer` for a tokenizer that other runs take with `tokenizer.restore_from`.
+    """
     from data_pipelines import prepare
     from flam_jax.checkpoints import adopt_tokenizer, check_config, restore_parameters, write_text
     from flam_jax.evaluation import evaluate
@@ -85,6 +91,8 @@ def run(config: Config, workdir: Path) -> None:
     else:
         tokenizer = TokenizerStage(config, dataset)
         frozen = train(tokenizer, config, workdir, tokenizer.make_loader, mesh=mesh)["params"]
+    if last == "tokenizer":
+        return
     dynamics = DynamicsStage(config, dataset, frozen)
     train(dynamics, config, workdir, dynamics.make_loader, mesh=mesh)
     evaluate(config, workdir, dataset)

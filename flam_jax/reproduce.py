@@ -1,25 +1,75 @@
 """Runs a whole comparison of the paper and writes its table. The same command goes on where an earlier one stopped.
 
-    python -m flam_jax.reproduce --study=STUDY --preset=cpu|paper --workdir=FOLDER [--config.FIELD=VALUE ...]
+    python -m flam_jax.reproduce --study=STUDY --preset=cpu|paper --workdir=FOLDER [--jobs=N] [--config.FIELD=VALUE ...]
 
-    --study      multigrid, procgen, agents, slots, ablations, sweeps, information, or all
+    --study      multigrid, procgen, agents, slots, ablations, sweeps, information, or all; tuning, on the validation
+                 split, is how the settings of the others were found
     --preset     cpu: made for two CPU cores; paper: the paper's setting; debug: a few steps of two models, to try it
     --workdir    every run has a folder in it; results.json and results.html stand beside them
+    --jobs       runs side by side, which share the CPU's cores evenly; more than one is for CPUs alone (default: 1)
     --config.x.y=VALUE   changes a field in every run
 
 Exit status as that of flam_jax.main.
 """
 
 import argparse
+import dataclasses
 import json
+import multiprocessing
+import os
+import signal
 import sys
+import threading
 import time
+from multiprocessing import connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from flam_jax.config import Config, ConfigError, config_hash
+from flam_jax.config import Config, ConfigError, config_hash, from_json, to_json
 from flam_jax.process import take_large_pages
 from flam_jax.studies import PRESETS, STUDIES, Cell, cells
+
+TOKENIZER_SEED = 0  # one tokenizer for all seeds of a column
+LOG = "log.txt"  # in the folder of a run: what it printed, where several ran side by side
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One folder of a study.
+
+    Attributes:
+      config: of the run.
+      folder: its workdir.
+      cell: of the tables; None for the run that trains the tokenizer of a column.
+      tokenizer: workdir of the run whose tokenizer it takes; None where it trains one, or where the user gave one.
+    """
+
+    config: Config
+    folder: Path
+    cell: Cell | None
+    tokenizer: Path | None
+
+    @property
+    def last(self) -> str:
+        """Where `flam_jax.main.run` ends."""
+        return "report" if self.cell else "tokenizer"
+
+    def is_done(self) -> bool:
+        """Whether the folder holds the result of this configuration."""
+        if self.cell is None:
+            from flam_jax.checkpoints import finished_step
+
+            return finished_step(self.folder / "tokenizer") >= self.config.tokenizer.training.num_steps
+        return self.result() is not None
+
+    def result(self) -> dict[str, Any] | None:
+        """What `evaluation.json` holds; None where it is missing or of other settings."""
+        try:
+            result = json.loads((self.folder / "evaluation.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return result if result.get("config_hash") == config_hash(self.config) else None
 
 
 def main(arguments: list[str]) -> int:
@@ -30,45 +80,174 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--study", required=True, help=", ".join((*STUDIES, "all")))
     parser.add_argument("--preset", default="cpu", help=", ".join(PRESETS))
     parser.add_argument("--workdir", required=True)
+    parser.add_argument("--jobs", type=int, default=1)
     options, rest = parser.parse_known_args(arguments)
     try:
-        changes = _changes(rest)
-        chosen = cells(options.study, options.preset)
-        for cell in chosen:  # every mistake before any work
-            cell.config(changes)
+        if options.jobs < 1:
+            raise ConfigError(f"--jobs={options.jobs}: expected at least 1")
+        # Makes every configuration, so that every mistake is found before any work.
+        runs = plan(cells(options.study, options.preset), Path(options.workdir), _changes(rest))
     except ConfigError as error:
         print(f"flam_jax.reproduce: {error}", file=sys.stderr)
         return 2
-    return run_study(options.study, options.preset, Path(options.workdir), chosen, changes)
+    return run_study(options.study, options.preset, Path(options.workdir), runs, options.jobs)
 
 
-def run_study(study: str, preset: str, workdir: Path, chosen: list[Cell], changes: dict[str, Any]) -> int:
-    """Trains and evaluates every cell that is not done, and writes the results after each; returns the exit status."""
+def plan(chosen: list[Cell], workdir: Path, changes: dict[str, Any]) -> list[Run]:
+    """The cells in their folders, and before the first of each column the run that trains its tokenizer.
+
+    Raises:
+      ConfigError: a field that does not exist, or a value that cannot work.
+    """
+    runs: dict[Path, Run] = {}
+    for cell in chosen:
+        if "tokenizer.restore_from" in changes:
+            runs[workdir / cell.folder] = Run(cell.config(changes), workdir / cell.folder, cell, None)
+            continue
+        tokenizer = workdir / cell.column / "tokenizer"
+        if tokenizer not in runs:
+            runs[tokenizer] = Run(cell.config(changes | {"seed": TOKENIZER_SEED}), tokenizer, None, None)
+        config = cell.config(changes | {"tokenizer.restore_from": str(tokenizer)})
+        runs[workdir / cell.folder] = Run(config, workdir / cell.folder, cell, tokenizer)
+    return list(runs.values())
+
+
+def run_study(study: str, preset: str, workdir: Path, runs: list[Run], jobs: int) -> int:
+    """Trains and evaluates all that is not done, and writes the results after each; returns the exit status."""
+    left = [run for run in runs if not run.is_done()]
+    print(f"{study}: {len(runs)} runs, {len(runs) - len(left)} of them done", flush=True)
+    progress = _Progress(study, workdir, len(left), lambda: _write(study, preset, workdir, runs))
+    status = _one_by_one(left, progress) if jobs == 1 else _side_by_side(left, progress, jobs)
+    print(f"{study}: {_write(study, preset, workdir, runs)}", flush=True)
+    return status
+
+
+class _Progress:
+    """Says what begins and what ends, with an estimate of what is left."""
+
+    def __init__(self, study: str, workdir: Path, left: int, write: Any):
+        self._study, self._workdir, self._left, self._write = study, workdir, left, write
+        self._done, self._began = 0, time.monotonic()
+
+    def starts(self, run: Run) -> None:
+        self._say(f"{run.folder.relative_to(self._workdir)} starts")
+
+    def ended(self, run: Run) -> None:
+        self._done += 1
+        left = self._left - self._done
+        minutes = (time.monotonic() - self._began) / self._done * left / 60
+        rest = f"; {left} runs left, about {minutes:.0f} min" if left else ""
+        self._say(f"{run.folder.relative_to(self._workdir)} done{rest}")
+        if run.cell:
+            self._write()
+
+    def failed(self, run: Run, status: int) -> None:
+        log = run.folder / LOG
+        last = (log.read_text(encoding="utf-8").splitlines() or ["nothing"])[-1] if log.is_file() else "nothing"
+        print(f"flam_jax.reproduce: {run.folder}: status {status}; the last of {log}: {last}", file=sys.stderr)
+
+    def _say(self, text: str) -> None:
+        print(f"{self._study}: {text}", flush=True)
+
+
+def _one_by_one(left: list[Run], progress: _Progress) -> int:
     from flam_jax.main import guarded_run
 
-    began = time.monotonic()
-    origin: dict[str, str] = {}  # by column, the run that trains the tokenizer
-    planned = []
-    for cell in chosen:
-        folder = workdir / cell.folder
-        source = origin.setdefault(cell.column, str(folder))
-        config = cell.config(changes | ({} if source == str(folder) else {"tokenizer.restore_from": source}))
-        planned.append((cell, config, folder))
-    left = [plan for plan in planned if not _is_done(*plan[1:])]
-    print(f"{study}: {len(chosen)} runs, {len(chosen) - len(left)} of them done", flush=True)
-    status = 0
-    for number, (cell, config, folder) in enumerate(left):
-        if number:
-            minutes = (time.monotonic() - began) / number * (len(left) - number) / 60
-            print(f"{study}: {len(left) - number} runs left, about {minutes:.0f} min", flush=True)
-        print(f"{study}: {cell.folder}", flush=True)
-        status = guarded_run(config, folder)
+    for run in left:
+        progress.starts(run)
+        status = guarded_run(run.config, run.folder, run.last)
         if status:
-            break
-        _write(study, preset, workdir, planned)
-    page = _write(study, preset, workdir, planned)
-    print(f"{study}: {page}", flush=True)
+            return status
+        progress.ended(run)
+    return 0
+
+
+def _side_by_side(left: list[Run], progress: _Progress, jobs: int) -> int:
+    """Each run in a process of its own, on its own cores. When one fails the others are asked to end, and save."""
+    from flam_jax.training.signals import StopRequest
+
+    waiting, running, status = list(left), dict[int, tuple[BaseProcess, Run, set[int]]](), 0
+    idle = _shares_of_cores(jobs)
+    with StopRequest() as stop:
+        while running or (waiting and not status):
+            ready = [run for run in waiting if not any(other.folder == run.tokenizer for other in left)]
+            while idle and ready and not status and not stop.asked:
+                run, cores = ready.pop(0), idle.pop()
+                waiting.remove(run)
+                process = _start(run, cores)
+                running[process.sentinel] = (process, run, cores)
+                progress.starts(run)
+            for sentinel in connection.wait(list(running), timeout=1.0):
+                assert isinstance(sentinel, int)
+                process, run, cores = running.pop(sentinel)
+                process.join()
+                idle.append(cores)
+                if process.exitcode == 0:
+                    left.remove(run)
+                    progress.ended(run)
+                    continue
+                progress.failed(run, _status(process.exitcode))
+                if not status:  # the others are asked to end once: they do so at once when asked again
+                    status = _status(process.exitcode)
+                    _ask_to_end(running)
+            if stop.asked and not status:
+                status = _status(-signal.SIGTERM)
+                _ask_to_end(running)
     return status
+
+
+def _shares_of_cores(jobs: int) -> list[set[int]]:
+    """The cores at hand, shared out evenly; empty sets where a system cannot bind a process to cores."""
+    if not hasattr(os, "sched_getaffinity"):
+        return [set() for _ in range(jobs)]
+    cores = sorted(os.sched_getaffinity(0))
+    return [set(cores[job::jobs]) or {cores[job % len(cores)]} for job in range(jobs)]
+
+
+def _start(run: Run, cores: set[int]) -> BaseProcess:
+    run.folder.mkdir(parents=True, exist_ok=True)
+    # JAX does not live through a fork.
+    process = multiprocessing.get_context("spawn").Process(
+        target=_run_in_process, args=(to_json(run.config), str(run.folder), run.last, cores), daemon=False
+    )
+    process.start()
+    return process
+
+
+def _run_in_process(config: str, folder: str, last: str, cores: set[int]) -> None:
+    """The whole of a child process. What it prints goes to a file."""
+    if cores:
+        os.sched_setaffinity(0, cores)
+    if hasattr(os, "setsid"):
+        os.setsid()  # Ctrl-C reaches the parent alone, which asks its children to end, once
+    with (Path(folder) / LOG).open("a", encoding="utf-8") as log:
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(log.fileno(), stream.fileno())
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    from flam_jax.main import guarded_run
+
+    sys.exit(guarded_run(from_json(config), folder, last))
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    connection.wait([parent.sentinel])
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _ask_to_end(running: dict[int, tuple[BaseProcess, Run, set[int]]]) -> None:
+    for process, *_ in running.values():
+        process.terminate()
+
+
+def _status(exit_code: int | None) -> int:
+    """A child's exit code; that of the launcher for one that was asked to end before it could say so itself."""
+    from flam_jax.training.signals import PREEMPTED_STATUS
+
+    if exit_code == -signal.SIGTERM:
+        return PREEMPTED_STATUS
+    return exit_code if exit_code is not None and exit_code > 0 else 1
 
 
 def _changes(words: list[str]) -> dict[str, str]:
@@ -81,27 +260,20 @@ def _changes(words: list[str]) -> dict[str, str]:
     return changes
 
 
-def _is_done(config: Config, folder: Path) -> bool:
-    """Whether the folder holds the evaluation of this configuration."""
-    try:
-        result = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return result.get("config_hash") == config_hash(config)
-
-
-def _write(study: str, preset: str, workdir: Path, planned: list[tuple[Cell, Config, Path]]) -> Path:
+def _write(study: str, preset: str, workdir: Path, runs: list[Run]) -> Path:
     from flam_jax.evaluation.comparison import summarize, write_results
 
-    runs, missing = [], []
-    for cell, config, folder in planned:
-        if _is_done(config, folder):  # not the result of other settings
-            result = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
-            runs.append((cell.column, cell.row, cell.seed, result))
+    results, missing = [], []
+    for run in runs:
+        if run.cell is None:
+            continue
+        result = run.result()
+        if result is None:
+            missing.append(run.cell.folder)
         else:
-            missing.append(cell.folder)
+            results.append((run.cell.column, run.cell.row, run.cell.seed, result))
     workdir.mkdir(parents=True, exist_ok=True)
-    return write_results(workdir, study, preset, summarize(runs), missing)
+    return write_results(workdir, study, preset, summarize(results), missing)
 
 
 if __name__ == "__main__":

@@ -116,7 +116,8 @@ def default_config() -> Config:
                 training=_training(num_steps=200_000, batch_size=32, window=10),
             ),
             evaluation=dict(
-                num_clips=200,  # test clips that are rolled out
+                split="test",  # clips that are scored: test | val, for choices that are still being made
+                num_clips=200,  # clips that are rolled out
                 batch_size=20,
                 context=5,  # true frames before the rollout starts
                 steps=10,  # rolled-out frames
@@ -150,6 +151,7 @@ CHOICES = {
     "tokenizer.training.dtype": ("float32", "bfloat16"),
     "dynamics.training.schedule": ("constant", "cosine"),
     "dynamics.training.dtype": ("float32", "bfloat16"),
+    "evaluation.split": ("test", "val"),
     "evaluation.lpips_backbone": ("alex", "vgg"),
 }
 # Inclusive bounds by the last two parts of a dotted name. Everything else must be at least 0.

@@ -3,15 +3,15 @@
 import dataclasses
 import itertools
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from flam_jax.config import Config, ConfigError, load_config
+from flam_jax.config import Config, ConfigError, get_field, load_config
 
 PRESETS = ("cpu", "paper", "debug")
 SEEDS = (0, 1, 2)
-# Rows of the tables: fields of `dynamics` that make them. FLAM is the first everywhere: its first run trains the
-# tokenizer that all others take.
+TUNING_SEEDS = (100,)  # none of those that are reported
+# Rows of the tables: fields of `dynamics` that make them. The first is what the others are compared with.
 FLAM = {"FLAM": {"name": "flam"}}
 MONOLITHIC = FLAM | {
     "Genie": {"name": "genie"},
@@ -40,6 +40,12 @@ WIDTH = {
     "slotformer": _MONOLITHIC_WIDTH,
     "action_conditioned": {"cpu": 140, "paper": 560, "debug": 36},
 }
+
+
+# Learning rates that are tried for every model, on the validation split and with a seed that is not reported; and what
+# came out best, where it is not the experiment's own (`tuning`; RESULTS.md).
+LEARNING_RATES = {"cpu": (7.5e-4, 1.5e-3, 3e-3), "paper": (5e-5, 1e-4, 2e-4), "debug": (7.5e-4, 1.5e-3)}
+TUNED: Mapping[str, Mapping[str, Mapping[str, Any]]] = {"cpu": {}, "paper": {}, "debug": {}}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,6 +122,17 @@ def information(preset: str) -> list[Cell]:
     return _cells("experiments/multigrid.py", "4agents", INFORMATION, preset)
 
 
+def tuning(preset: str) -> list[Cell]:
+    """Every model with the same number of trials, scored on the validation split (ours)."""
+    tried = {
+        f"{row}, learning rate {rate:g}": {**fields, "training.learning_rate": rate}
+        for row, fields in (MONOLITHIC | OBJECT_CENTRIC | ABLATIONS).items()
+        for rate in LEARNING_RATES[preset]
+    }
+    found = _cells("experiments/multigrid.py", "4agents", tried, preset, TUNING_SEEDS)
+    return [dataclasses.replace(cell, overrides={**cell.overrides, "evaluation.split": "val"}) for cell in found]
+
+
 STUDIES = {
     "multigrid": multigrid,
     "procgen": procgen,
@@ -124,11 +141,12 @@ STUDIES = {
     "ablations": ablations,
     "sweeps": sweeps,
     "information": information,
+    "tuning": tuning,
 }
 
 
 def cells(study: str, preset: str) -> list[Cell]:
-    """The cells of a study in the order in which they are run; `all` holds every cell of every study once.
+    """The cells of a study in the order in which they are run; `all` holds every cell once, but for those of `tuning`.
 
     Raises:
       ConfigError: there is no such study or preset.
@@ -136,31 +154,34 @@ def cells(study: str, preset: str) -> list[Cell]:
     for name, value, known in (("study", study, (*STUDIES, "all")), ("preset", preset, PRESETS)):
         if value not in known:
             raise ConfigError(f"--{name}={value}: expected one of {', '.join(known)}")
-    chosen = STUDIES if study == "all" else {study: STUDIES[study]}
+    chosen = {name: make for name, make in STUDIES.items() if study == name or (study == "all" and make is not tuning)}
     by_folder = {cell.folder: cell for make in chosen.values() for cell in make(preset)}
     return list(by_folder.values())
 
 
-def _cells(experiment: str, variant: str, rows: Mapping[str, Mapping[str, Any]], preset: str) -> list[Cell]:
+def _cells(
+    experiment: str,
+    variant: str,
+    rows: Mapping[str, Mapping[str, Any]],
+    preset: str,
+    seeds: Sequence[int] = SEEDS,
+) -> list[Cell]:
     arguments = variant if preset == "paper" else f"{variant},{preset}"
-    defaults = load_config(experiment, arguments).dynamics
-    first = next(iter(rows))
-    rows = {row: fields for row, fields in rows.items() if row == first or not _is_default(fields, defaults)}
-    found, seeds = [], SEEDS
+    defaults = load_config(experiment, arguments)
     if preset == "debug":  # enough to see that a study runs
-        rows, seeds = dict(itertools.islice(rows.items(), 2)), SEEDS[:1]
-    for seed in seeds:  # every row once before the next seed: tables fill evenly
-        for row, fields in rows.items():
-            overrides = {f"dynamics.{name}": value for name, value in fields.items()}
-            if fields.get("name") in WIDTH:
-                overrides["dynamics.model_dim"] = WIDTH[fields["name"]][preset]
-            found.append(Cell(variant, row, seed, experiment, arguments, overrides))
-    return found
-
-
-def _is_default(fields: Mapping[str, Any], defaults: Config) -> bool:
-    """Whether a row would be the experiment itself, which is run anyway."""
-    return all(defaults[name] == value for name, value in fields.items())
+        rows, seeds = dict(itertools.islice(rows.items(), 2)), seeds[:1]
+    found, seen = [], []
+    for row, fields in rows.items():
+        fields = {"name": defaults.dynamics.name} | TUNED[preset].get(fields.get("name", ""), {}) | fields
+        if fields["name"] in WIDTH:
+            fields["model_dim"] = WIDTH[fields["name"]][preset]
+        overrides = {f"dynamics.{name}": value for name, value in fields.items()}
+        changes = {name: value for name, value in overrides.items() if get_field(defaults, name) != value}
+        if changes not in seen:
+            seen.append(changes)  # a row that would be another one once more is left out
+            found += [Cell(variant, row, seed, experiment, arguments, overrides) for seed in seeds]
+    # Every row once before the next seed: tables fill evenly.
+    return sorted(found, key=lambda cell: seeds.index(cell.seed))
 
 
 __all__ = ["STUDIES", "Cell", "cells"]

@@ -2,7 +2,10 @@
 
 import json
 import math
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import jax
@@ -11,8 +14,9 @@ import pytest
 
 from flam_jax import reproduce
 from flam_jax.build import build_dynamics
-from flam_jax.config import ConfigError
-from flam_jax.studies import PRESETS, STUDIES, cells
+from flam_jax.config import ConfigError, field_names, get_field
+from flam_jax.schema import CHOICES
+from flam_jax.studies import LEARNING_RATES, PRESETS, SEEDS, STUDIES, cells
 from tests import readme
 
 ROOT = Path(__file__).parents[1]
@@ -39,8 +43,12 @@ def test_rows_of_a_column_differ_in_the_model_alone(study, preset):
             (_, config), *_ = runs
             for section in ("data", "tokenizer", "evaluation"):
                 assert config[section] == flam[section]
-            different = {name for name, value in config.dynamics.items() if value != flam.dynamics[name]}
-            assert different <= {"name", "model_dim"}
+            different = {
+                name
+                for name in field_names(config.dynamics)
+                if get_field(config.dynamics, name) != get_field(flam.dynamics, name)
+            }
+            assert different <= {"name", "model_dim", "training.learning_rate"}
             if preset != "debug":
                 assert _parameters(config) == pytest.approx(_parameters(flam), rel=0.1)
 
@@ -80,16 +88,40 @@ _counted: dict[str, int] = {}
 def test_all_holds_every_cell_once():
     folders = [cell.folder for cell in cells("all", "cpu")]
     assert len(set(folders)) == len(folders)
-    assert set(folders) == {cell.folder for study in STUDIES for cell in cells(study, "cpu")}
+    assert set(folders) == {cell.folder for study in set(STUDIES) - {"tuning"} for cell in cells(study, "cpu")}
 
 
-def test_the_first_cell_of_a_column_is_the_same_in_all_studies():
-    """It trains the tokenizer."""
-    first = {}
+def test_the_runs_of_a_column_take_one_tokenizer_which_is_trained_first():
+    trained = {}
     for study in STUDIES:
-        for cell in cells(study, "cpu"):
-            found = first.setdefault((study, cell.column), cell)
-            assert found.folder == f"{cell.column}/flam/seed0"
+        for run in reproduce.plan(cells(study, "cpu"), Path("study"), {}):
+            if run.cell is None:
+                fields = {name: run.config[name].to_dict() for name in ("data", "tokenizer")} | {
+                    "seed": run.config.seed
+                }
+                assert trained.setdefault(run.folder, fields) == fields  # the same in all studies
+            else:
+                assert run.tokenizer == Path("study") / run.cell.column / "tokenizer"
+                assert run.tokenizer in trained
+                assert run.config.tokenizer.restore_from == str(run.tokenizer)
+                assert run.config.seed == run.cell.seed
+
+
+def test_a_tokenizer_that_the_user_names_is_taken():
+    runs = reproduce.plan(cells("multigrid", "cpu"), Path("study"), {"tokenizer.restore_from": "runs/mine"})
+    assert all(run.cell and run.config.tokenizer.restore_from == "runs/mine" for run in runs)
+
+
+def test_tuning_tries_every_model_equally_often_and_never_looks_at_the_test_split():
+    tried = {}
+    for cell in cells("tuning", "cpu"):
+        config = cell.config({})
+        assert config.evaluation.split == "val"
+        assert cell.seed not in SEEDS
+        tried.setdefault(config.dynamics.name, []).append(config.dynamics.training.learning_rate)
+    assert set(tried) == set(CHOICES["dynamics.name"])
+    assert {tuple(rates) for rates in tried.values()} == {LEARNING_RATES["cpu"]}
+    assert not {cell.folder for cell in cells("all", "cpu")} & {cell.folder for cell in cells("tuning", "cpu")}
 
 
 def test_mistakes_are_one_line(capsys):
@@ -112,18 +144,54 @@ def test_mistakes_are_one_line(capsys):
 def test_a_study_from_nothing_and_again(debug_run):
     command = [sys.executable, "-m", "flam_jax.reproduce", "--study=multigrid", "--preset=debug"]
     command += ["--workdir=runs/study"]  # that of the README, which may have been run already
-    assert "multigrid: 2 runs, " in readme.run(command, debug_run).stdout
+    assert "multigrid: 3 runs, " in readme.run(command, debug_run).stdout
     result = json.loads((debug_run / "runs" / "study" / "results.json").read_text())
     rows = result["columns"]["4agents"]
     assert set(rows) == {"FLAM", "Genie"}
     assert all(row["seeds"] == [0] for row in rows.values())
     assert len({tuple(row["numbers"]["ceiling_psnr_mean"]["values"]) for row in rows.values()}) == 1  # one tokenizer
     assert result["missing"] == []
-    # The second row's own model on the first row's tokenizer.
+    # The second row's own model.
     assert rows["Genie"]["numbers"]["kl"]["values"] == pytest.approx([math.log(8)], abs=1e-3)
 
     (debug_run / "runs" / "study" / "4agents" / "genie" / "seed0" / "evaluation.json").unlink()
     again = readme.run(command, debug_run).stdout
-    assert "multigrid: 2 runs, 1 of them done" in again
+    assert "multigrid: 3 runs, 2 of them done" in again
     assert "dynamics finished before" in again
     assert (debug_run / "runs" / "study" / "4agents" / "genie" / "seed0" / "evaluation.json").exists()
+
+
+def start(folder, *words):
+    command = [sys.executable, "-m", "flam_jax.reproduce", "--study=multigrid", "--preset=debug", "--jobs=2"]
+    command += [f"--workdir={folder / 'study'}", *words]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, cwd=ROOT, **pipes)
+
+
+def test_runs_side_by_side_are_asked_to_end_with_the_study(tmp_path):
+    with start(
+        tmp_path, f"--config.data.path={tmp_path / 'data'}", "--config.tokenizer.training.num_steps=1000000"
+    ) as process:
+        log, deadline = tmp_path / "study" / "4agents" / "tokenizer" / "log.txt", time.monotonic() + 120
+        while not (log.is_file() and " loss " in log.read_text()):
+            assert time.monotonic() < deadline
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.2)
+        process.send_signal(signal.SIGTERM)
+        _, error = process.communicate(timeout=120)
+    assert process.returncode == 75, error
+    assert "status 75; the last of" in error
+    assert "flam_jax: tokenizer: stopped at step " in error
+    assert list((log.parent / "tokenizer" / "checkpoints").iterdir())
+
+
+def test_a_run_that_fails_ends_the_study_and_tells_why(tmp_path):
+    (tmp_path / "data").write_text("in the way")
+    with start(tmp_path, f"--config.data.path={tmp_path / 'data'}") as process:
+        output, error = process.communicate(timeout=120)
+    assert process.returncode == 1
+    (line,) = error.splitlines()
+    assert line.startswith("flam_jax.reproduce: ")
+    assert "4agents/tokenizer: status 1; the last of" in line
+    assert str(tmp_path / "data") in line.split("log.txt: ")[1]
+    assert "flam/seed0" not in output

@@ -19,7 +19,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     parser = argparse.ArgumentParser(prog="python -m flam_jax.evaluation", description=__doc__)
     parser.add_argument("--workdir", required=True, help="folder of a trained run")
-    parser.add_argument("--split", choices=("test", "val"), default="test", help="clips that are scored")
+    parser.add_argument("--split", choices=("test", "val"), help="clips that are scored; as the run says by default")
     options = parser.parse_args(arguments)
     file = Path(options.workdir) / "config.json"
     try:
@@ -27,7 +27,10 @@ def main(arguments: list[str] | None = None) -> int:
             raise ConfigError(
                 f"--workdir={options.workdir}: no config.json there; expected the folder of a trained run"
             )
-        result = evaluate(from_json(file.read_text(encoding="utf-8")), options.workdir, split=options.split)
+        config = from_json(file.read_text(encoding="utf-8"))
+        if options.split:
+            config.evaluation.split = options.split
+        result = evaluate(config, options.workdir)
     except (ConfigError, DataError, CheckpointError, WeightsError) as error:
         print(f"flam_jax.evaluation: {error}", file=sys.stderr)
         return 1

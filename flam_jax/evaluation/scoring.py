@@ -30,17 +30,15 @@ def evaluate(
     config: Config,
     workdir: str | Path,
     dataset: Any = None,
-    split: str = "test",
     world_model: WorldModel | None = None,
 ) -> dict[str, Any]:
     """Scores the model of a workdir and writes `evaluation.json` and `report.html` there.
 
     Args:
-      config: the run's configuration.
+      config: the run's configuration. Clips of the split `evaluation.split` are scored; probes are fitted on `val` for
+        `test` and on `train` for `val`.
       workdir: folder of the run.
       dataset: what `data_pipelines.prepare(config.data)` returns; prepared here when missing.
-      split: the split that is scored, `"test"` or, while choices are being made, `"val"`. Probes are fitted on `"val"`
-        for `"test"` and on `"train"` for `"val"`.
       world_model: taken from the workdir's checkpoints when missing.
 
     Returns:
@@ -59,11 +57,11 @@ def evaluate(
         dataset = data_pipelines.prepare(config.data)
     world_model = WorldModel.restore(workdir) if world_model is None else world_model
     finished = {stage: checkpoints.read_finished(workdir / stage) for stage in ("tokenizer", "dynamics")}
-    scores = score(config, world_model, dataset, split)
+    scores = score(config, world_model, dataset)
     result = {
         "model": config.dynamics.name,
         "dataset": dataset_name(config),
-        "split": split,
+        "split": config.evaluation.split,
         "config_hash": config_hash(config),
         "seed": config.seed,
         "device": describe_device(),
@@ -107,13 +105,13 @@ def describe_device() -> str:
     return f"{jax.device_count()} x {device.device_kind}{cores}"
 
 
-def score(config: Config, world_model: WorldModel, dataset: Any, split: str) -> dict[str, Any]:
+def score(config: Config, world_model: WorldModel, dataset: Any) -> dict[str, Any]:
     """The measured parts of `evaluation.json`: `rollout`, `actions`; on MultiGrid `binding`, `dci`, `cells`, `leak`."""
     settings = config.evaluation
     judges = perceptual.load_judges(config)  # first: broken weights are told before any work
     lpips = judges.lpips if isinstance(judges.lpips, Lpips) else None
     context, length = settings.context, settings.context + settings.steps
-    source = dataset.split(split)
+    source = dataset.split(settings.split)
     clips = rolling.choose(len(source), settings.num_clips)
     blank = jnp.asarray(dataset.blank)
     parts, records, played, features = [], [], [], []
@@ -139,7 +137,7 @@ def score(config: Config, world_model: WorldModel, dataset: Any, split: str) -> 
         places = cell_positions(record)
         on_cells = _attention_on_cells(seen.attention, places, grid_size)
         mass, cover = (np.asarray(part).mean(axis=(0, 1)) for part in on_cells)
-        fit_split = "val" if split == "test" else "train"
+        fit_split = "val" if settings.split == "test" else "train"
         fit_slots, fit_actions, fit_places, fit_chosen = _observed(
             config, world_model, dataset.split(fit_split), length
         )
