@@ -42,6 +42,8 @@ WIDTH = {
 }
 
 
+# Steps of a run on MultiGrid, where they are not the experiment's: a study on two cores takes hours, not days.
+STEPS = {"cpu": 2_000}
 # Learning rates that are tried for every model, on the validation split and with a seed that is not reported; and what
 # came out best, where it is not the experiment's own (`tuning`; RESULTS.md).
 LEARNING_RATES = {"cpu": (7.5e-4, 1.5e-3, 3e-3), "paper": (5e-5, 1e-4, 2e-4), "debug": (7.5e-4, 1.5e-3)}
@@ -86,40 +88,40 @@ class Cell:
 
 def multigrid(preset: str) -> list[Cell]:
     """FLAM against the monolithic models on four agents (PAPER: prediction)."""
-    return _cells("experiments/multigrid.py", "4agents", MONOLITHIC, preset)
+    return _grids("4agents", MONOLITHIC, preset)
 
 
 def procgen(preset: str) -> list[Cell]:
     """FLAM against the monolithic models on three games (PAPER: prediction)."""
     games = ("bigfish", "leaper", "starpilot")
-    return [cell for game in games for cell in _cells("experiments/procgen.py", game, MONOLITHIC, preset)]
+    return [cell for game in games for cell in _cells("experiments/procgen.py", game, MONOLITHIC, preset, SEEDS)]
 
 
 def agents(preset: str) -> list[Cell]:
     """The gap to the monolithic models by the number of agents (PAPER: number of agents)."""
     variants = ("2agents", "4agents", "8agents")
-    return [cell for variant in variants for cell in _cells("experiments/multigrid.py", variant, MONOLITHIC, preset)]
+    return [cell for variant in variants for cell in _grids(variant, MONOLITHIC, preset)]
 
 
 def slots(preset: str) -> list[Cell]:
     """FLAM against the object-centric models on four agents (PAPER: representation)."""
-    return _cells("experiments/multigrid.py", "4agents", OBJECT_CENTRIC, preset)
+    return _grids("4agents", OBJECT_CENTRIC, preset)
 
 
 def ablations(preset: str) -> list[Cell]:
     """FLAM with one of its ideas taken out (PAPER: representation)."""
-    return _cells("experiments/multigrid.py", "4agents", ABLATIONS, preset)
+    return _grids("4agents", ABLATIONS, preset)
 
 
 def sweeps(preset: str) -> list[Cell]:
     """FLAM by the number of factors and by β, and two agents that always act alike (PAPER: number of factors)."""
-    swept = _cells("experiments/multigrid.py", "4agents", FACTORS | BETAS, preset)
-    return swept + _cells("experiments/multigrid.py", "correlated", FLAM, preset)
+    swept = _grids("4agents", FACTORS | BETAS, preset)
+    return swept + _grids("correlated", FLAM, preset)
 
 
 def information(preset: str) -> list[Cell]:
     """Prediction by what the actions say, FLAM against a monolithic model."""
-    return _cells("experiments/multigrid.py", "4agents", INFORMATION, preset)
+    return _grids("4agents", INFORMATION, preset)
 
 
 def tuning(preset: str) -> list[Cell]:
@@ -129,7 +131,7 @@ def tuning(preset: str) -> list[Cell]:
         for row, fields in (MONOLITHIC | OBJECT_CENTRIC | ABLATIONS).items()
         for rate in LEARNING_RATES[preset]
     }
-    found = _cells("experiments/multigrid.py", "4agents", tried, preset, TUNING_SEEDS)
+    found = _grids("4agents", tried, preset, TUNING_SEEDS)
     return [dataclasses.replace(cell, overrides={**cell.overrides, "evaluation.split": "val"}) for cell in found]
 
 
@@ -159,12 +161,16 @@ def cells(study: str, preset: str) -> list[Cell]:
     return list(by_folder.values())
 
 
+def _grids(
+    variant: str, rows: Mapping[str, Mapping[str, Any]], preset: str, seeds: Sequence[int] = SEEDS
+) -> list[Cell]:
+    if preset in STEPS:
+        rows = {row: {"training.num_steps": STEPS[preset], **fields} for row, fields in rows.items()}
+    return _cells("experiments/multigrid.py", variant, rows, preset, seeds)
+
+
 def _cells(
-    experiment: str,
-    variant: str,
-    rows: Mapping[str, Mapping[str, Any]],
-    preset: str,
-    seeds: Sequence[int] = SEEDS,
+    experiment: str, variant: str, rows: Mapping[str, Mapping[str, Any]], preset: str, seeds: Sequence[int]
 ) -> list[Cell]:
     arguments = variant if preset == "paper" else f"{variant},{preset}"
     defaults = load_config(experiment, arguments)
@@ -172,9 +178,9 @@ def _cells(
         rows, seeds = dict(itertools.islice(rows.items(), 2)), seeds[:1]
     found, seen = [], []
     for row, fields in rows.items():
-        fields = {"name": defaults.dynamics.name} | TUNED[preset].get(fields.get("name", ""), {}) | fields
-        if fields["name"] in WIDTH:
-            fields["model_dim"] = WIDTH[fields["name"]][preset]
+        model = fields.get("name", defaults.dynamics.name)
+        width = {"model_dim": WIDTH[model][preset]} if model in WIDTH else {}
+        fields = {"name": model, **width, **TUNED[preset].get(model, {}), **fields}
         overrides = {f"dynamics.{name}": value for name, value in fields.items()}
         changes = {name: value for name, value in overrides.items() if get_field(defaults, name) != value}
         if changes not in seen:
