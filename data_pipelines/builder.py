@@ -80,7 +80,7 @@ class ClipBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
 
     @staticmethod
     def twin(recipe: Recipe, record: dict[str, Any]) -> dict[str, Any]:
-        """Another clip in which every actor takes the actions that it takes in a record, where that can be had."""
+        """Another clip in which every actor does what it does in a record, where that can be had."""
         raise DataError(f"the clips of {recipe.dataset} cannot be played again with the same actions")
 
     @classmethod

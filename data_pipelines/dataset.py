@@ -53,7 +53,7 @@ class Dataset:
         return np.load(self.directory / "blank.npy")
 
     def twin(self, record: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Another clip in which all actors take the actions that they take in a record, from another start.
+        """Another clip in which all actors do what they do in a record, from another start.
 
         The honest test of a latent action is what it does in a clip that it was not inferred from.
 

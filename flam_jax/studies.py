@@ -44,6 +44,8 @@ WIDTH = {
 
 # Steps of a run on MultiGrid, where they are not the experiment's: a study on two cores takes hours, not days.
 STEPS = {"cpu": 2_000}
+# Steps that a model does in the time of one of FLAM's, measured on one core (RESULTS.md): 2.9 against 8.7 a second.
+PACE = {"cpu": {"Genie": 0.33, "AdaWorld": 0.33}}
 # Learning rates that are tried for every model, on the validation split and with a seed that is not reported; and what
 # came out best, where it is not the experiment's own (`tuning`; RESULTS.md).
 LEARNING_RATES = {"cpu": (7.5e-4, 1.5e-3, 3e-3), "paper": (5e-5, 1e-4, 2e-4), "debug": (7.5e-4, 1.5e-3)}
@@ -87,8 +89,13 @@ class Cell:
 
 
 def multigrid(preset: str) -> list[Cell]:
-    """FLAM against the monolithic models on four agents (PAPER: prediction)."""
-    return _grids("4agents", MONOLITHIC, preset)
+    """FLAM against the monolithic models on four agents (PAPER: prediction); where their pace is known, also in the
+    same time."""
+    in_time = {
+        f"{row} in FLAM's time": {**MONOLITHIC[row], "training.num_steps": round(pace * STEPS[preset])}
+        for row, pace in PACE.get(preset, {}).items()
+    }
+    return _grids("4agents", MONOLITHIC | in_time, preset)
 
 
 def procgen(preset: str) -> list[Cell]:

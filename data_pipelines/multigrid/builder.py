@@ -60,24 +60,25 @@ class Multigrid(ClipBuilder):
 
     @staticmethod
     def twin(recipe: Recipe, record: dict[str, Any]) -> dict[str, Any]:
-        """Another clip in which all agents take the actions of a record, from other places.
+        """The walks of a record from other places, where every action has the same effect (`twin.displace`)."""
+        from data_pipelines.multigrid.twin import displace
 
-        They face the same way at the start. So what an action does, a turn to the east or a step to the north, is the
-        same too: a latent action may say it in either way. Only what stands in the way is another.
-        """
-        actions = np.ascontiguousarray(record["actions"])
-        world_seed = np.random.SeedSequence((recipe.seed, zlib.crc32(actions.tobytes())))
-        return _play(recipe, actions, world_seed, record["directions"][0])
+        walks = {name: np.ascontiguousarray(record[name]) for name in ("positions", "directions", "actions")}
+        name = zlib.crc32(b"".join(walk.tobytes() for walk in walks.values()))
+        grid = recipe.variant["grid"]
+        positions = displace(**walks, grid_size=grid, rng=np.random.default_rng((recipe.seed, name)))
+        return _draw(recipe, positions, walks["directions"], walks["actions"])
 
 
-def _play(
-    recipe: Recipe, actions: np.ndarray, world_seed: np.random.SeedSequence, facing: np.ndarray | None = None
-) -> dict[str, Any]:
+def _play(recipe: Recipe, actions: np.ndarray, world_seed: np.random.SeedSequence) -> dict[str, Any]:
     from data_pipelines.multigrid.environment import WalkEnv, walk
+
+    env = WalkEnv(grid_size=recipe.variant["grid"], num_agents=recipe.variant["agents"])
+    return _draw(recipe, *walk(env, actions, seed=int(world_seed.generate_state(1)[0])), actions)
+
+
+def _draw(recipe: Recipe, positions: np.ndarray, directions: np.ndarray, actions: np.ndarray) -> dict[str, Any]:
     from data_pipelines.multigrid.tiles import compose
 
-    grid = recipe.variant["grid"]
-    env = WalkEnv(grid_size=grid, num_agents=recipe.variant["agents"])
-    positions, directions = walk(env, actions, seed=int(world_seed.generate_state(1)[0]), facing=facing)
-    frames = compose(positions, directions, grid_size=grid, frame_size=recipe.frame_size)
+    frames = compose(positions, directions, grid_size=recipe.variant["grid"], frame_size=recipe.frame_size)
     return {"frames": frames, "actions": actions, "positions": positions, "directions": directions}

@@ -37,6 +37,7 @@ NUMBERS = {
     "disentanglement": ("D", ("dci", "disentanglement")),
     "completeness": ("C", ("dci", "completeness")),
     "informativeness": ("I", ("dci", "informativeness")),
+    "steps": ("training, steps", ("steps", "dynamics")),
     "seconds": ("training, s", ("seconds", "dynamics")),
     "parameters": ("parameters", ("parameters", "dynamics")),
 }
@@ -113,17 +114,14 @@ def summarize(runs: Sequence[tuple[str, str, int, Mapping[str, Any]]]) -> dict[s
 
     Returns:
       `{column: {row: {"seeds": [...], "numbers": {name: {"mean", "half_width", "values"}}, "psnr": [[one per step] per
-      seed], "devices": [...], "steps": [...]}}}`.
+      seed], "devices": [...]}}}`.
     """
     columns: dict[str, Any] = {}
     for column, row, seed, result in runs:
-        cell = columns.setdefault(column, {}).setdefault(
-            row, {"seeds": [], "numbers": {}, "psnr": [], "devices": [], "steps": []}
-        )
+        cell = columns.setdefault(column, {}).setdefault(row, {"seeds": [], "numbers": {}, "psnr": [], "devices": []})
         cell["seeds"].append(seed)
         cell["psnr"].append(result["rollout"]["psnr"])
         cell["devices"].append(result["device"])
-        cell["steps"].append(result["steps"]["dynamics"])
         for name, (_, path) in NUMBERS.items():
             value = number(result, path)
             if value is not None:
@@ -155,8 +153,8 @@ def write_results(
     write_text(workdir / "results.json", json.dumps(result, indent=1) + "\n")
     note = (
         f"Preset {preset}. Means over seeds ± half of the 95 % confidence interval (Student's t); differences from the "
-        "first row likewise (Welch's t). All rows of a table use one data set and one tokenizer, and the same number "
-        "of steps. The paper's figures are of its own sizes and corpora."
+        "first row likewise (Welch's t). All rows of a table use one data set and one tokenizer. The paper's figures "
+        "are of its own sizes and corpora."
     )
     if missing:
         note += f" Not finished: {', '.join(missing)}."
@@ -199,17 +197,22 @@ def _column(column: str, rows: Mapping[str, Any]) -> str:
         for index, psnr in enumerate(cell["psnr"]):
             curves.append(Line(row if index == 0 else "", list(range(1, len(psnr) + 1)), psnr, color))
     devices = ", ".join(sorted({device for cell in rows.values() for device in cell["devices"]}))
-    steps = ", ".join(str(n) for n in sorted({n for cell in rows.values() for n in cell["steps"]}))
-    facts = html.escape(f"{devices}; {steps} steps")
+    facts = html.escape(devices)
     chart = f'<div class="charts">{line_chart("PSNR, dB, every seed", curves, "step")}</div>'
     return f'<section><h2>{html.escape(column)}</h2><p class="note">{facts}</p>{table(head, lines)}{chart}</section>'
 
 
 def _text(mean: float, half_width: float | None, name: str) -> str:
     digits = (
-        0 if name in ("seconds", "parameters") else 1 if name == "fvd" else 2 if "psnr" in name or name == "kl" else 3
+        0
+        if name in ("steps", "seconds", "parameters")
+        else 1
+        if name == "fvd"
+        else 2
+        if "psnr" in name or name == "kl"
+        else 3
     )
-    if half_width is None or name == "parameters":
+    if half_width is None or name in ("steps", "parameters"):
         return f"{mean:,.{digits}f}"
     return f"{mean:,.{digits}f} ± {half_width:,.{digits}f}"
 

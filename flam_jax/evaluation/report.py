@@ -318,15 +318,16 @@ def _map(found: dict[str, Any]) -> str:
 
 def _transfer(found: dict[str, Any] | str, rollout: dict[str, Any]) -> str:
     text = (
-        "Rollouts under actions that were inferred from another clip, in which all agents face the same way and take "
-        "the same true actions, from other places. An action that tells where things are is worth less there."
+        "Rollouts under actions that were inferred from another clip, in which the agents do the same in other places. "
+        "An action that tells where things are is worth less there."
     )
     if isinstance(found, str):
         return f"<h3>Transfer</h3><p>{text} {html.escape(found)}.</p>"
+    text += f" {_share(found['displaced'])} of the agents are elsewhere; for the others there is no other place."
     sources = {
         "the clip's own": rollout,
-        "of a clip with the same true actions": found,
-        "of a clip with other true actions": found["exchanged"],
+        "of the clip in which the same is done": found,
+        "of a clip in which something else is done": found["exchanged"],
     }
     keys = ("psnr_mean", "moving_psnr_mean")
     rows = [[name, *(f"{values[key]:.2f}" for key in keys)] for name, values in sources.items()]

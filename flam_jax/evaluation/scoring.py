@@ -177,15 +177,17 @@ def score(config: Config, world_model: WorldModel, dataset: Any) -> dict[str, An
 def _transfer(
     world_model: WorldModel, dataset: Any, played: list[tuple[dict[str, np.ndarray], int]], context: int
 ) -> dict[str, Any] | str:
-    batches = []
+    batches, displaced = [], []
     try:
         for record, count in played:
             clips = [{key: value[row] for key, value in record.items()} for row in range(len(record["frames"]))]
             twins = [dataset.twin(clip) for clip in clips]
             batches.append((record, {key: np.stack([twin[key] for twin in twins]) for key in twins[0]}, count))
+            elsewhere = (batches[-1][1]["positions"] != record["positions"]).any(axis=(1, 3))
+            displaced.append(elsewhere[:count])
     except DataError as error:  # the environment may be missing where a trained model is evaluated
         return f"not computed: {error}"
-    return transfer(world_model, batches, context)
+    return transfer(world_model, batches, context) | {"displaced": rounded(np.concatenate(displaced).mean())}
 
 
 def cell_positions(record: dict[str, np.ndarray]) -> np.ndarray:

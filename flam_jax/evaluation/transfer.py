@@ -1,8 +1,9 @@
 """Transfer: is a latent action an action? It is taken out of one clip and used in another.
 
 A rollout with the actions inferred from its own frames may look perfect because they tell the answer (leak). Actions
-inferred from a *twin*, another clip in which all agents face the same way and take the same true actions, cannot:
-what they are still worth in this clip is what they say of the actions themselves.
+inferred from a *twin*, another clip in which all agents do the same in other places, cannot: what they are still
+worth in this clip is what they say of the actions themselves. Whatever is blocked is blocked in both, so that a model
+whose latent actions are the true effects of actions would lose nothing.
 """
 
 from collections.abc import Mapping, Sequence

@@ -114,7 +114,7 @@ def test_true_frames_are_at_no_distance_and_a_shift_in_brightness_is(folder: Pat
 
 
 def test_without_weights_it_is_said(tmp_path: Path) -> None:
-    scores = scoring.score(settings(tmp_path / "nothing"), tiny_model(), Frames(), "test")["rollout"]
+    scores = scoring.score(settings(tmp_path / "nothing"), tiny_model(), Frames())["rollout"]
     keys = [f"{prefix}{name}" for prefix in PREFIXES for name in ("lpips", "lpips_mean", "fvd")]
     assert {scores[key] for key in keys} == {"not computed: no weights"}
 

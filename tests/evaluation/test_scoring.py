@@ -55,6 +55,7 @@ def test_the_file_holds_what_is_promised(folder):
     assert np.shape(result["actions"]["map"]["confusion"]) == (3, 4)
     assert len(result["actions"]["transfer"]["psnr"]) == 4
     assert len(result["actions"]["transfer"]["exchanged"]["psnr"]) == 4
+    assert 0 < result["actions"]["transfer"]["displaced"] <= 1
     assert math.isclose(sum(result["actions"]["kl_per_factor"]), result["actions"]["kl"], abs_tol=1e-3)
 
 
@@ -98,7 +99,7 @@ def test_without_positions_there_is_no_binding():
         def split(self, name):
             return [{"frames": record["frames"]} for record in super().split(name)]
 
-    result = scoring.score(tiny_config(), tiny_model(), Procgen(), "test")
+    result = scoring.score(tiny_config(), tiny_model(), Procgen())
     assert set(result) == {"rollout", "actions"}
     assert "leak" not in result["actions"]
 
@@ -108,7 +109,7 @@ def test_without_twins_there_is_no_transfer():
         def twin(self, record):
             raise DataError("cannot be played again")
 
-    result = scoring.score(tiny_config(), tiny_model(), Once(), "test")
+    result = scoring.score(tiny_config(), tiny_model(), Once())
     assert result["actions"]["transfer"] == "not computed: cannot be played again"
 
 
