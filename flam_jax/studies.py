@@ -25,6 +25,8 @@ ABLATIONS = FLAM | {
 }
 # The total size of the actions stays the same.
 FACTORS = FLAM | {f"K = {count}": {"num_factors": count} for count in (2, 4, 8, 16)}
+# One factor fewer than there are agents; about the same total size of the actions, which must be a multiple of three.
+CORRELATED = {"K = 3": {"num_factors": 3, "total_action_dim": 57}}
 BETAS = FLAM | {f"β = {beta:g}": {"kl_weight": beta, "kl_weight_final": beta} for beta in (1e-5, 1e-4, 1e-3, 1e-2)}
 # The same final β does not let two models say the same: they are compared along the curve that β draws.
 INFORMATION = {row: MONOLITHIC[row] for row in ("FLAM", "AdaWorld")} | {
@@ -123,7 +125,8 @@ def ablations(preset: str) -> list[Cell]:
 def sweeps(preset: str) -> list[Cell]:
     """FLAM by the number of factors and by β, and two agents that always act alike (PAPER: number of factors)."""
     swept = _grids("4agents", FACTORS | BETAS, preset)
-    return swept + _grids("correlated", FLAM, preset)
+    # The paper's setting has three factors there by itself.
+    return swept + _grids("correlated", FLAM if preset == "paper" else FLAM | CORRELATED, preset)
 
 
 def information(preset: str) -> list[Cell]:

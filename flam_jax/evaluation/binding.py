@@ -79,8 +79,8 @@ def attention_binding(mass: Float[np.ndarray, "k n"], cover: Float[np.ndarray, "
       cover: likewise.
 
     Returns:
-      For each agent `slots` (its own slot), `attention` (mass of that slot on it), `cover`; and `distinct`: whether the
-      slots that hold each agent best are all different ones.
+      For each agent `slots` (its own slot), `attention` (mass of that slot on it), `cover`, `holders` (the slot that
+      holds it best, which may hold others too); and `distinct`: whether the holders are all different ones.
     """
     held = mass * cover
     slots = match(held)
@@ -88,6 +88,7 @@ def attention_binding(mass: Float[np.ndarray, "k n"], cover: Float[np.ndarray, "
         "attention": np.round(matched_scores(mass, slots), 4).tolist(),
         "cover": np.round(matched_scores(cover, slots), 4).tolist(),
         "slots": slots,
+        "holders": held.argmax(axis=0).tolist(),
         "distinct": is_distinct(held),
     }
 

@@ -20,6 +20,7 @@ class Line:
     color: str
     dashed: bool = False
     dots: bool = False
+    joined: bool = True  # else dots alone
 
 
 def line_chart(title: str, lines: Sequence[Line], x_name: str, logarithmic: bool = False) -> str:
@@ -69,8 +70,9 @@ def line_chart(title: str, lines: Sequence[Line], x_name: str, logarithmic: bool
     for line, part in drawn:
         path = " ".join(f"{place_x(x):.1f},{place_y(y):.1f}" for x, y in part)
         dash = ' stroke-dasharray="5 4"' if line.dashed else ""
-        parts.append(f'<polyline points="{path}" fill="none" stroke="{line.color}" stroke-width="1.8"{dash}/>')
-        if line.dots or len(part) == 1:
+        if line.joined:
+            parts.append(f'<polyline points="{path}" fill="none" stroke="{line.color}" stroke-width="1.8"{dash}/>')
+        if line.dots or not line.joined or len(part) == 1:
             parts += [
                 f'<circle cx="{place_x(x):.1f}" cy="{place_y(y):.1f}" r="2.6" fill="{line.color}"/>' for x, y in part
             ]

@@ -4,6 +4,7 @@ import html
 import itertools
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ NUMBERS = {
     "action_map": ("groups of latent actions that are true ones", ("actions", "map", "accuracy")),
     "transfer_psnr_mean": ("PSNR mean, a twin's actions", ("actions", "transfer", "psnr_mean")),
     "attention": ("attention on agents, lowest", ("binding", "attention", min)),
+    "holders": ("slots that hold agents", ("binding", "holders", lambda holders: len(set(holders)))),
     "disentanglement": ("D", ("dci", "disentanglement")),
     "completeness": ("C", ("dci", "completeness")),
     "informativeness": ("I", ("dci", "informativeness")),
@@ -158,7 +160,7 @@ def write_results(
     )
     if missing:
         note += f" Not finished: {', '.join(missing)}."
-    body = "".join(_column(name, rows) for name, rows in columns.items())
+    body = _by_agents(columns) + "".join(_column(name, rows) for name, rows in columns.items())
     title = html.escape(f"Study {study}")
     command = f"python -m flam_jax.reproduce --study={study} --preset={preset} --workdir=WORKDIR"
     path = workdir / "results.html"
@@ -198,8 +200,46 @@ def _column(column: str, rows: Mapping[str, Any]) -> str:
             curves.append(Line(row if index == 0 else "", list(range(1, len(psnr) + 1)), psnr, color))
     devices = ", ".join(sorted({device for cell in rows.values() for device in cell["devices"]}))
     facts = html.escape(devices)
-    chart = f'<div class="charts">{line_chart("PSNR, dB, every seed", curves, "step")}</div>'
-    return f'<section><h2>{html.escape(column)}</h2><p class="note">{facts}</p>{table(head, lines)}{chart}</section>'
+    charts = line_chart("PSNR, dB, every seed", curves, "step") + _by_information(rows)
+    return (
+        f'<section><h2>{html.escape(column)}</h2><p class="note">{facts}</p>{table(head, lines)}'
+        f'<div class="charts">{charts}</div></section>'
+    )
+
+
+def _by_information(rows: Mapping[str, Any]) -> str:
+    """Mean PSNR by KL, every seed a dot; the rows of one model, which differ in β, are joined at their means."""
+    models: dict[str, list[Mapping[str, Any]]] = {}
+    for row, cell in rows.items():
+        if {"kl", "psnr_mean"} <= set(cell["numbers"]):
+            models.setdefault(row.split(", β = ")[0], []).append(cell["numbers"])
+    lines = []
+    for color, (model, found) in zip(itertools.cycle(COLORS), models.items(), strict=False):
+        found = sorted(found, key=lambda numbers: numbers["kl"]["mean"])
+        values = ([value for numbers in found for value in numbers[name]["values"]] for name in ("kl", "psnr_mean"))
+        means = ([numbers[name]["mean"] for numbers in found] for name in ("kl", "psnr_mean"))
+        lines += [Line(model, *values, color, joined=False), Line("", *means, color)]
+    return line_chart("PSNR mean, dB, by what the actions say", lines, "KL, nats a frame")
+
+
+def _by_agents(columns: Mapping[str, Any]) -> str:
+    """Last PSNR by the number of agents, where the columns differ in it."""
+    counts = {column: int(found[1]) for column in columns if (found := re.fullmatch(r"(\d+)agents", column))}
+    if len(counts) < 2:
+        return ""
+    lines = []
+    for color, row in zip(itertools.cycle(COLORS), next(iter(columns.values())), strict=False):
+        found = [
+            (count, columns[column][row]["numbers"]["psnr_last"])
+            for column, count in counts.items()
+            if row in columns[column]
+        ]
+        seeds = [(count, value) for count, entry in found for value in entry["values"]]
+        means = [(count, entry["mean"]) for count, entry in found]
+        lines.append(Line(row, [x for x, _ in seeds], [y for _, y in seeds], color, joined=False))
+        lines.append(Line("", [x for x, _ in means], [y for _, y in means], color))
+    chart = line_chart("PSNR, dB, last step, every seed", lines, "agents")
+    return f'<section><h2>By the number of agents</h2><div class="charts">{chart}</div></section>'
 
 
 def _text(mean: float, half_width: float | None, name: str) -> str:

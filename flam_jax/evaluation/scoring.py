@@ -162,8 +162,7 @@ def score(config: Config, world_model: WorldModel, dataset: Any) -> dict[str, An
             "ceiling": cells.cell_errors(np.concatenate([part.ceiling for part in parts]), true, *ends, grid_size),
             "copy_last": cells.cell_errors(np.repeat(true[:, :1], settings.steps, axis=1), true, *ends, grid_size),
         }
-        # The slot that holds an agent best, also where two agents share one.
-        holders = [int(slot) for slot in np.argmax(mass * cover, axis=0)]
+        holders = result["binding"]["holders"]
         if seen.action_mean.shape[-1]:
             test = (seen.action_mean, places, record["actions"].astype(np.int32))
             fit = (fit_actions, fit_places, fit_chosen)

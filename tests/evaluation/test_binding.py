@@ -42,7 +42,7 @@ def bound(attention: np.ndarray) -> dict:
 @pytest.mark.parametrize("owners", [[0, 1], [1, 0]])
 def test_every_agent_in_a_slot_of_its_own(owners, patches):
     found = bound(masks(owners, patches))
-    assert found == {"attention": [1.0, 1.0], "cover": [1.0, 1.0], "slots": owners, "distinct": True}
+    assert found == {"attention": [1.0, 1.0], "cover": [1.0, 1.0], "slots": owners, "holders": owners, "distinct": True}
 
 
 def test_a_patch_larger_than_a_cell_shares_its_mass():
@@ -56,6 +56,7 @@ def test_a_patch_larger_than_a_cell_shares_its_mass():
 def test_two_agents_in_one_slot_are_not_distinct():
     found = bound(masks([0, 0]))
     assert not found["distinct"]
+    assert len(set(found["holders"])) == 1
     # Half of the slot's attention is on each; only one agent can call it its own.
     assert sorted(found["attention"])[1] == 0.5
     assert sorted(found["attention"])[0] < 0.2

@@ -77,3 +77,21 @@ def test_results_of_what_is_finished(tmp_path):
     for text in ("30.00 ± 12.71", "22.50", "-7.50", "56.5", "Not finished: 4agents/genie/seed1", "<svg"):
         assert text in page, text
     assert "http" not in page
+
+
+def test_prediction_is_shown_by_what_the_actions_say_and_by_the_number_of_agents(tmp_path):
+    def run(column, row, kl, psnr):
+        return (column, row, 0, result([psnr, psnr], actions={"kl": kl}))
+
+    runs = [run("4agents", row, kl, 30.0 + kl) for row, kl in (("FLAM", 5.0), ("FLAM, β = 0.02", 2.0), ("Genie", 2.1))]
+    page = write_results(tmp_path, "information", "cpu", summarize(runs), []).read_text()
+    assert "By the number of agents" not in page
+    chart = page[page.index("by what the actions say") :]
+    assert chart.count("<circle") == 4  # three runs, and the mean of the one row that stands alone
+    assert chart.count('<rect x="') == 2  # FLAM and Genie, whatever β
+
+    runs += [run("8agents", "FLAM", 5.0, 33.0), run("8agents", "Genie", 2.0, 20.0)]
+    page = write_results(tmp_path, "agents", "cpu", summarize(runs), []).read_text()
+    chart = page[page.index("By the number of agents") : page.index("<h2>4agents")]
+    assert chart.count("<circle") >= 5
+    assert "agents →" in chart
