@@ -216,9 +216,10 @@ def _by_information(rows: Mapping[str, Any]) -> str:
     lines = []
     for color, (model, found) in zip(itertools.cycle(COLORS), models.items(), strict=False):
         found = sorted(found, key=lambda numbers: numbers["kl"]["mean"])
-        values = ([value for numbers in found for value in numbers[name]["values"]] for name in ("kl", "psnr_mean"))
-        means = ([numbers[name]["mean"] for numbers in found] for name in ("kl", "psnr_mean"))
-        lines += [Line(model, *values, color, joined=False), Line("", *means, color)]
+        kl, psnr = ([value for numbers in found for value in numbers[name]["values"]] for name in ("kl", "psnr_mean"))
+        lines.append(Line(model, kl, psnr, color, joined=False))
+        kl, psnr = ([numbers[name]["mean"] for numbers in found] for name in ("kl", "psnr_mean"))
+        lines.append(Line("", kl, psnr, color))
     return line_chart("PSNR mean, dB, by what the actions say", lines, "KL, nats a frame")
 
 
