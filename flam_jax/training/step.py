@@ -2,7 +2,7 @@
 
 import dataclasses
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -19,7 +19,7 @@ from flam_jax.training.state import TrainState, learning_rate, make_optimizer, n
 WATCHED = ("loss", "grad_norm", "param_norm")
 
 
-def stream_key(seed: int, stage: str, stream: str) -> jax.Array:
+def stream_key(seed: int | jax.Array, stage: str, stream: str) -> jax.Array:
     """The random key of one named stream of one stage; fold in the step where there is one."""
     return jax.random.fold_in(jax.random.key(seed), zlib.crc32(f"{stage}/{stream}".encode()))
 
@@ -38,14 +38,15 @@ def init_state(key: jax.Array, batch: Batch, *, stage: Stage, training: Config) 
 
 
 def train_step(
-    state: TrainState, batch: Batch, *, stage: Stage, training: Config, seed: int
+    state: TrainState, batch: Batch, *, stage: Stage, training: Config, seed: int | jax.Array
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """One update: gradients of `stage.loss`, clipping, AdamW, moving average.
 
     Args:
       state: parameters, optimizer state and step.
       batch: arrays whose leading axis is the global batch, and what the stage keeps frozen.
-      stage, training, seed: static; the noise of a step depends on the seed, the stage's name and the step only.
+      stage, training: static.
+      seed: the noise of a step depends on it, the stage's name and the step only.
 
     Returns:
       The next state, and f32 scalars: the stage's own metrics, `loss`, `grad_norm` (before clipping), `param_norm`,
@@ -112,7 +113,10 @@ def _norm(tree: Any) -> jax.Array:
 class CompiledStep:
     """A step compiled for one mesh and batch shape, with what the compiler says of it."""
 
-    run: Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]
+    # States and batches of runs that are trained together, to their next states and metrics.
+    run: Callable[
+        [tuple[TrainState, ...], tuple[Batch, ...]], tuple[tuple[TrainState, ...], tuple[dict[str, jax.Array], ...]]
+    ]
     flops: float | None  # of one device and step, a loop counting once; None where the compiler does not say
     bytes: int | None  # memory of one device: arguments, results and temporaries
 
@@ -153,23 +157,45 @@ def compile_step(
     *,
     stage: Stage,
     training: Config,
-    seed: int,
+    seeds: Sequence[int],
     mesh: Mesh,
 ) -> CompiledStep:
-    """Compiles `train_step` for shapes with shardings; the state's buffers are donated."""
-    shardings = jax.tree.map(lambda leaf: leaf.sharding, shapes)
+    """Compiles `train_step` for shapes with shardings; the states' buffers are donated.
 
-    def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
+    Args:
+      shapes: of the state of one run.
+      batch: shapes of its batch.
+      stage, training: of all runs.
+      seeds: of the runs. Several are one program, vmapped over the runs; what is frozen is the first one's.
+      mesh: devices.
+    """
+    number = len(seeds)
+    shardings = (jax.tree.map(lambda leaf: leaf.sharding, shapes),) * number
+    batch_shardings = (jax.tree.map(lambda leaf: leaf.sharding, dict(batch)),) * number
+
+    def one(state: TrainState, batch: Batch, seed: int | jax.Array) -> tuple[TrainState, dict[str, jax.Array]]:
         return train_step(state, batch, stage=stage, training=training, seed=seed)
+
+    def step(states: tuple[TrainState, ...], batches: tuple[Batch, ...]) -> Any:
+        if number == 1:
+            state, metrics = one(states[0], batches[0], seeds[0])
+            return (state,), (metrics,)
+        frozen = {name: value for name, value in batches[0].items() if name == "frozen"}
+        moving = [{name: value for name, value in batch.items() if name not in frozen} for batch in batches]
+        stacked = jax.vmap(lambda state, batch, seed: one(state, {**batch, **frozen}, seed))(
+            _stack(states), _stack(moving), jnp.asarray(seeds)
+        )
+        states, metrics = (_unstack(tree, number) for tree in stacked)
+        return states, metrics
 
     compiled = (
         jax.jit(
             step,
-            in_shardings=(shardings, jax.tree.map(lambda leaf: leaf.sharding, dict(batch))),
+            in_shardings=(shardings, batch_shardings),
             out_shardings=(shardings, replicated(mesh)),
-            donate_argnames="state",
+            donate_argnames="states",
         )
-        .lower(shapes, dict(batch))
+        .lower((shapes,) * number, (dict(batch),) * number)
         .compile()
     )
     cost, memory = compiled.cost_analysis(), compiled.memory_analysis()
@@ -182,3 +208,11 @@ def compile_step(
         + memory.temp_size_in_bytes
         - memory.alias_size_in_bytes,
     )
+
+
+def _stack(trees: Sequence[Any]) -> Any:
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
+
+
+def _unstack(tree: Any, number: int) -> tuple[Any, ...]:
+    return tuple(jax.tree.map(lambda leaf, index=index: leaf[index], tree) for index in range(number))

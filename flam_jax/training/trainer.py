@@ -1,10 +1,11 @@
 """The loop of a stage: restore, step, log, evaluate, save, and end in a state that can go on."""
 
 import collections
+import contextlib
 import dataclasses
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from flam_jax.checkpoints import Checkpoints, check_config, finished_step, write_finished
-from flam_jax.config import Config, to_json
+from flam_jax.config import Config, field_names, get_field, to_json
 from flam_jax.training.batches import DeviceBatch, Loader, next_batch
 from flam_jax.training.metrics import MetricWriter, NoWriter, Progress, describe_seconds
 from flam_jax.training.sharding import RULES, Rule, check_batch_size, make_mesh, replicated, tree_shardings
@@ -39,6 +40,34 @@ class _Pending:
     batch: DeviceBatch
 
 
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """What one run of a stage is made of.
+
+    Attributes:
+      stage: initial variables, loss and evaluation.
+      config: the whole configuration; the stage's `training` section is used, all of it is stored.
+      workdir: of the run; the stage writes to `<workdir>/<stage.name>`, `metrics.jsonl` and `tensorboard`.
+      make_loader: makes the iterator over this process's training batches, at its start; its state is set when the run
+        goes on. Not called when the stage is finished.
+    """
+
+    stage: Stage
+    config: Config
+    workdir: Path
+    make_loader: Callable[[], Loader]
+
+    @property
+    def directory(self) -> Path:
+        """Of the stage."""
+        return self.workdir / self.stage.name
+
+    @property
+    def training(self) -> Config:
+        """Section of the configuration."""
+        return self.config[self.stage.name].training
+
+
 def train(
     stage: Stage,
     config: Config,
@@ -54,11 +83,7 @@ def train(
     for bit) and the same metric values as one that never was. A finished stage is restored and returned at once.
 
     Args:
-      stage: initial variables, loss and evaluation.
-      config: the whole configuration; the stage's `training` section is used, all of it is stored.
-      workdir: of the run; the stage writes to `<workdir>/<stage.name>`, `metrics.jsonl` and `tensorboard`.
-      make_loader: makes the iterator over this process's training batches, at its start; its state is set when the run
-        goes on. Not called when the stage is finished.
+      stage, config, workdir, make_loader: as in `Job`.
       mesh: devices; from `config.mesh` by default.
       rules: shardings by parameter path.
 
@@ -71,95 +96,162 @@ def train(
       Preempted: the run was asked to end and has saved.
       ShardingError: mesh, batch size and parameters do not fit together.
     """
-    training = config[stage.name].training
-    directory = Path(workdir) / stage.name
-    mesh = mesh or make_mesh(**config.mesh)
-    check_batch_size(training, mesh, f"{stage.name}.training")
-    check_config(directory, config, stage.name)
-    with StopRequest() as stop, Checkpoints(directory, training.checkpoints_kept) as checkpoints:
-        if (checkpoints.latest_step() or 0) < training.num_steps:
-            run = _Run(stage, config, Path(workdir), make_loader(), mesh, checkpoints, stop)
+    (variables,) = train_together([Job(stage, config, Path(workdir), make_loader)], mesh=mesh, rules=rules)
+    return variables
+
+
+def train_together(
+    jobs: Sequence[Job], *, mesh: Mesh | None = None, rules: tuple[Rule, ...] = RULES
+) -> list[dict[str, Any]]:
+    """As `train`, for one stage of several runs that differ in nothing but their seeds, as one program.
+
+    The step is vmapped over the runs: for devices that one run does not fill. On disk every run is like one that was
+    trained by itself, and may go on alone, or with others; its seconds are those of the whole program. Runs whose last
+    checkpoints are of different steps are trained one group of equals after the other.
+
+    Args:
+      jobs: the runs; what their stages keep frozen must be the same.
+      mesh: devices; from the first run's `config.mesh` by default.
+      rules: shardings by parameter path.
+
+    Returns:
+      `{"params": ...}` of every run.
+
+    Raises:
+      ValueError: the runs differ in more than the seed and where the tokenizer comes from.
+      CheckpointError, NonFiniteError, Preempted, ShardingError: as `train`.
+    """
+    first = jobs[0]
+    mesh = mesh or make_mesh(**first.config.mesh)
+    check_batch_size(first.training, mesh, f"{first.stage.name}.training")
+    for job in jobs:
+        names = field_names(first.config)
+        other = {name for name in names if get_field(job.config, name) != get_field(first.config, name)}
+        other -= {"seed", "tokenizer.restore_from"}
+        if job.stage.name != first.stage.name or other:
+            raise ValueError(f"runs that are trained together may differ in their seeds, not in {sorted(other)}")
+        check_config(job.directory, job.config, job.stage.name)
+    with contextlib.ExitStack() as stack:
+        stop = stack.enter_context(StopRequest())
+        folders = [stack.enter_context(Checkpoints(job.directory, job.training.checkpoints_kept)) for job in jobs]
+        groups: dict[int, list[int]] = {}
+        for index, checkpoints in enumerate(folders):
+            groups.setdefault(checkpoints.latest_step() or 0, []).append(index)
+        found: dict[int, Any] = {}
+        for saved, group in sorted(groups.items()):
+            if saved >= first.training.num_steps:
+                found |= {index: _finished(jobs[index], folders[index], mesh, rules) for index in group}
+                continue
+            runs: list[_Run] = []
             try:
-                state = run.go(rules)
+                for index in group:
+                    runs.append(_Run(jobs[index], mesh, folders[index], len(group) > 1))
+                states = _go(runs, mesh, rules, stop)
             finally:
-                run.close()
-            return {"params": state.evaluation_params}
-        if finished_step(directory) < training.num_steps:  # killed between the last checkpoint and the mark
-            write_finished(directory, training.num_steps, checkpoints.meta()["seconds"])
-        if jax.process_index() == 0:
-            print(f"{stage.name} finished before: {training.num_steps} steps", flush=True)
-        return {"params": checkpoints.parameters(lambda shapes: tree_shardings(shapes, mesh, rules))}
+                for run in runs:
+                    run.close()
+            found |= dict(zip(group, (state.evaluation_params for state in states), strict=True))
+    return [{"params": found[index]} for index in range(len(jobs))]
+
+
+def _finished(job: Job, checkpoints: Checkpoints, mesh: Mesh, rules: tuple[Rule, ...]) -> Any:
+    """Parameters of a run that needs no more steps."""
+    end = job.training.num_steps
+    if finished_step(job.directory) < end:  # killed between the last checkpoint and the mark
+        write_finished(job.directory, end, checkpoints.meta()["seconds"])
+    if jax.process_index() == 0:
+        print(f"{job.stage.name} finished before: {end} steps", flush=True)
+    return checkpoints.parameters(lambda shapes: tree_shardings(shapes, mesh, rules))
+
+
+def _go(runs: "Sequence[_Run]", mesh: Mesh, rules: tuple[Rule, ...], stop: StopRequest) -> tuple[TrainState, ...]:
+    """Runs the steps that are left, of all runs at once; returns the last states."""
+    first = runs[0]
+    stage, training = first.stage, first.training
+    batches = [run.next_batch() for run in runs]
+    batch_shapes = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), batches[0].arrays
+    )
+    shapes = state_shapes(batch_shapes, stage=stage, training=training, mesh=mesh, rules=rules)
+    states = tuple(run.first_state(batch, shapes) for run, batch in zip(runs, batches, strict=True))
+    began = time.monotonic()
+    seeds = [run.config.seed for run in runs]
+    step = compile_step(shapes, batch_shapes, stage=stage, training=training, seeds=seeds, mesh=mesh)
+    first.say_compiled(step.flops, step.bytes, time.monotonic() - began)
+    # One bar for all. What runs have to say stands beside it, or on lines of its own.
+    progress = Progress(stage.name, first.saved, first.end) if jax.process_index() == 0 else None
+    for run in runs:
+        run.begin(progress, shows=run is first)
+
+    def save(number: int) -> None:
+        for run, state, loader_state in zip(runs, states, loader_states, strict=True):
+            run.save(number, state, loader_state)
+
+    def preempted(number: int) -> None:
+        for run in runs:
+            run.checkpoints.wait()
+        raise Preempted(stage.name, number)
+
+    loader_states = [""] * len(runs)
+    for number in range(first.saved + 1, first.end + 1):
+        if stop.asked:
+            save(number - 1)
+            preempted(number - 1)
+        states, metrics = step.run(states, tuple(batch.arrays for batch in batches))
+        for run, values, batch in zip(runs, metrics, batches, strict=True):
+            run.pending.append(_Pending(number, values, batch))
+        loader_states = [batch.loader_state for batch in batches]
+        if number < first.end:
+            batches = [run.next_batch() for run in runs]
+        for run, state in zip(runs, states, strict=True):
+            run.look_at(IN_FLIGHT)
+            if run.due(number, training.eval_every):
+                run.evaluate(number, state)
+        if first.due(number, training.checkpoint_every):
+            save(number)
+    for run in runs:
+        run.finish()
+    if stop.asked:  # during the last steps: the next stage must not begin
+        preempted(first.end)
+    return states
 
 
 class _Run:
-    """One process's run of one stage, from its restore to its last step."""
+    """One process's run of one stage: its loader, logs and checkpoints, from its restore to its last step."""
 
-    def __init__(
-        self,
-        stage: Stage,
-        config: Config,
-        workdir: Path,
-        loader: Loader,
-        mesh: Mesh,
-        checkpoints: Checkpoints,
-        stop: StopRequest,
-    ):
-        self.stage, self.config, self.workdir, self.loader, self.mesh = stage, config, workdir, loader, mesh
-        self.checkpoints, self.stop = checkpoints, stop
-        self.training = config[stage.name].training
+    def __init__(self, job: Job, mesh: Mesh, checkpoints: Checkpoints, tag: bool):
+        self.stage, self.config, self.directory, self.mesh = job.stage, job.config, job.directory, mesh
+        self.training, self.checkpoints, self.loader = job.training, checkpoints, job.make_loader()
+        self.tag = f"seed {job.config.seed}: " if tag else ""  # of what is said of one run among several
         self.end = self.training.num_steps
         self.saved = checkpoints.latest_step() or 0
         meta = checkpoints.meta() if self.saved else {}
         self.seconds_before = meta.get("seconds", 0.0)  # spent by earlier processes
         if self.saved:
-            loader.set_state(meta["loader"])
+            self.loader.set_state(meta["loader"])
         first = jax.process_index() == 0
-        self.writer = MetricWriter(workdir, stage.name, self.saved) if first else NoWriter()
-        frozen = getattr(stage, "frozen", None)
+        self.writer = MetricWriter(job.workdir, self.stage.name, self.saved) if first else NoWriter()
+        frozen = getattr(self.stage, "frozen", None)
         self.frozen = {} if frozen is None else {"frozen": jax.device_put(frozen, replicated(mesh))}
         self.progress: Progress | None = None
+        self.shows = False
         self.pending: collections.deque[_Pending] = collections.deque()
         self.began = self.logged_at = time.monotonic()
         self.logged_step = self.saved
 
-    def go(self, rules: tuple[Rule, ...]) -> TrainState:
-        """Runs the steps that are left; returns the last state."""
-        stage, training = self.stage, self.training
-        batch = self._next_batch()
-        batch_shapes = jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), batch.arrays
-        )
-        shapes = state_shapes(batch_shapes, stage=stage, training=training, mesh=self.mesh, rules=rules)
+    def first_state(self, batch: DeviceBatch, shapes: TrainState) -> TrainState:
+        """That of the last checkpoint, or a new one."""
         if self.saved:
             state = self.checkpoints.restore(shapes)
         else:
-            state = make_state(batch.arrays, shapes, stage=stage, training=training, seed=self.config.seed)
+            state = make_state(batch.arrays, shapes, stage=self.stage, training=self.training, seed=self.config.seed)
         self._say_size(state)
-        began = time.monotonic()
-        step = compile_step(shapes, batch_shapes, stage=stage, training=training, seed=self.config.seed, mesh=self.mesh)
-        self._say_compiled(step.flops, step.bytes, time.monotonic() - began)
-        self.progress = Progress(stage.name, self.saved, self.end) if jax.process_index() == 0 else None
-        self.logged_at = time.monotonic()
-
-        loader_state = ""
-        for number in range(self.saved + 1, self.end + 1):
-            if self.stop.asked:
-                self._save(number - 1, state, loader_state)
-                self._preempted(number - 1)
-            state, metrics = step.run(state, batch.arrays)
-            self.pending.append(_Pending(number, metrics, batch))
-            loader_state = batch.loader_state
-            if number < self.end:
-                batch = self._next_batch()
-            self._look_at(IN_FLIGHT)
-            if self._due(number, training.eval_every):
-                self._evaluate(number, state)
-            if self._due(number, training.checkpoint_every):
-                self._save(number, state, loader_state)
-        self._finish()
-        if self.stop.asked:  # during the last steps: the next stage must not begin
-            self._preempted(self.end)
         return state
+
+    def begin(self, progress: Progress | None, shows: bool) -> None:
+        """Speaks through `progress` from now on, and moves it when it `shows` this run."""
+        self.progress, self.shows = progress, shows
+        self.logged_at = time.monotonic()
 
     def close(self) -> None:
         """Closes the files, the loader and the progress bar."""
@@ -170,20 +262,20 @@ class _Run:
             self.progress.close()
         self.writer.close()
 
-    def _next_batch(self) -> DeviceBatch:
+    def next_batch(self) -> DeviceBatch:
         batch = next_batch(self.loader, self.mesh)
         return dataclasses.replace(batch, arrays=batch.arrays | self.frozen)
 
-    def _due(self, step: int, every: int) -> bool:
+    def due(self, step: int, every: int) -> bool:
         return step % every == 0 or step == self.end
 
-    def _look_at(self, in_flight: int) -> None:
+    def look_at(self, in_flight: int) -> None:
         """Checks, and logs where due, all steps but the newest `in_flight`."""
         while len(self.pending) > in_flight:
             done = self.pending.popleft()
             if not done.metrics["finite"]:
                 self._stop_non_finite(done)
-            if self._due(done.step, self.training.log_every):
+            if self.due(done.step, self.training.log_every):
                 self._log(done)
 
     def _log(self, done: _Pending) -> None:
@@ -192,7 +284,7 @@ class _Run:
         speed = (done.step - self.logged_step) / max(now - self.logged_at, 1e-9)
         self.logged_at, self.logged_step = now, done.step
         self.writer.scalars(done.step, values, speed)
-        if self.progress is not None:
+        if self.progress is not None and self.shows:
             self.progress.update(done.step, values["loss"], speed)
         self._warn(done.step, values)
 
@@ -211,8 +303,8 @@ class _Run:
             f"{self.stage.name}: {names} not finite at step {done.step}; batch: {origin or 'unknown'}; {kept}"
         )
 
-    def _evaluate(self, step: int, state: TrainState) -> None:
-        self._look_at(0)
+    def evaluate(self, step: int, state: TrainState) -> None:
+        self.look_at(0)
         began = time.monotonic()
         progress = step / self.end
         values, pictures = self.stage.evaluate({"params": state.evaluation_params}, step, progress)
@@ -225,9 +317,9 @@ class _Run:
         self._warn(step, values)
         self.logged_at += time.monotonic() - began  # no training time
 
-    def _save(self, step: int, state: TrainState, loader_state: str) -> None:
+    def save(self, step: int, state: TrainState, loader_state: str) -> None:
         """Saves a step whose values, and those of all before it, are finite and written."""
-        self._look_at(0)
+        self.look_at(0)
         if step == self.saved:
             return
         began = time.monotonic()
@@ -244,15 +336,10 @@ class _Run:
     def _seconds(self) -> float:
         return self.seconds_before + time.monotonic() - self.began
 
-    def _finish(self) -> None:
+    def finish(self) -> None:
         self.checkpoints.wait()
-        directory = self.workdir / self.stage.name
-        write_finished(directory, self.end, self._seconds())
+        write_finished(self.directory, self.end, self._seconds())
         self._say(f"finished: {self.end} steps, {describe_seconds(self._seconds())}")
-
-    def _preempted(self, step: int) -> None:
-        self.checkpoints.wait()
-        raise Preempted(self.stage.name, step)
 
     def _say_size(self, state: TrainState) -> None:
         count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
@@ -260,13 +347,13 @@ class _Run:
         sizes = ", ".join(f"{axis} {size}" for axis, size in self.mesh.shape.items())
         self._say(f"{start}: {count:,} parameters, mesh {sizes} ({jax.devices()[0].device_kind})")
 
-    def _say_compiled(self, flops: float | None, size: int | None, seconds: float) -> None:
+    def say_compiled(self, flops: float | None, size: int | None, seconds: float) -> None:
         cost = f"{flops / 1e9:.3g} GFLOP (loops count once) and " if flops else ""
         memory = f"{size / 2**20:.0f} MiB" if size else "unknown memory"
         self._say(f"step compiled in {seconds:.1f} s: {cost}{memory} per device")
 
     def _say(self, text: str) -> None:
         if self.progress is not None:
-            self.progress.say(text)
+            self.progress.say(self.tag + text)
         elif jax.process_index() == 0:
-            print(f"{self.stage.name} {text}", flush=True)
+            print(f"{self.stage.name} {self.tag}{text}", flush=True)

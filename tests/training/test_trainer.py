@@ -1,5 +1,6 @@
 """The loop: resume, preemption, non-finite values, checkpoints, metrics; with a tiny stage."""
 
+import functools
 import json
 import os
 import signal
@@ -14,7 +15,7 @@ import pytest
 from flam_jax.checkpoints import CheckpointError, Checkpoints, finished_step, restore_parameters
 from flam_jax.training.metrics import read_metrics
 from flam_jax.training.signals import Preempted
-from flam_jax.training.trainer import NonFiniteError, train
+from flam_jax.training.trainer import Job, NonFiniteError, train, train_together
 from tests.training.stand_in import TinyLoader, TinyStage, tiny_config
 
 
@@ -239,3 +240,65 @@ def test_a_damaged_checkpoint_is_one_line(tmp_path: Path) -> None:
         restore_parameters(tmp_path / "tokenizer")
     assert "checkpoint 2 cannot be read" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def seed_jobs(folder: Path, seeds: tuple[int, ...], make_loader: Any = TinyLoader, **training: Any) -> list[Job]:
+    jobs = []
+    for seed in seeds:
+        config = tiny_config(ema_decay=0.9, schedule="cosine", warmup_steps=3, **training)
+        config.seed = seed
+        jobs.append(Job(TinyStage(), config, folder / f"seed{seed}", functools.partial(make_loader, seed=seed)))
+    return jobs
+
+
+def close(first: Any, second: Any) -> bool:
+    return jax.tree.all(jax.tree.map(lambda a, b: bool(np.allclose(a, b, rtol=1e-4, atol=1e-6)), first, second))
+
+
+def test_runs_that_are_trained_together_are_what_they_are_alone(tmp_path: Path) -> None:
+    together = train_together(seed_jobs(tmp_path / "together", (0, 1, 2)))
+    assert not close(together[0], together[1])
+    for seed, variables in enumerate(together):
+        (alone,) = train_together(seed_jobs(tmp_path / "alone", (seed,)))
+        assert close(variables, alone)
+        here, there = (values(tmp_path / name / f"seed{seed}") for name in ("together", "alone"))
+        assert [step for step, _ in here] == [step for step, _ in there]
+        assert close([entry for _, entry in here], [entry for _, entry in there])
+        assert finished_step(tmp_path / "together" / f"seed{seed}" / "tokenizer") == 12
+    # A step of three runs is traced once.
+    jobs = seed_jobs(tmp_path / "traced", (0, 1, 2))
+    train_together(jobs)
+    assert jobs[0].stage.traces == 1  # type: ignore[attr-defined]
+    assert jobs[1].stage.traces == 0  # type: ignore[attr-defined]
+
+
+def test_runs_that_were_trained_together_go_on_alone_and_the_other_way_round(tmp_path: Path) -> None:
+    straight = train_together(seed_jobs(tmp_path / "straight", (0, 1)))
+
+    def killed_in_the_second(seed: int) -> TinyLoader:
+        return StoppingLoader(10, seed=seed) if seed == 1 else TinyLoader(seed=seed)
+
+    with pytest.raises(RuntimeError, match="killed"):
+        train_together(seed_jobs(tmp_path / "cut", (0, 1), killed_in_the_second))
+    (first,) = train_together(seed_jobs(tmp_path / "cut", (0,)))  # from step 8, alone
+    both = train_together(seed_jobs(tmp_path / "cut", (0, 1)))  # one is done, the other goes on from step 8
+    assert close(first, straight[0])
+    assert close(both, straight)
+
+
+def test_a_signal_saves_all_runs_that_are_trained_together(tmp_path: Path) -> None:
+    def asked(seed: int) -> TinyLoader:
+        return StoppingLoader(6, signal.SIGTERM, seed=seed) if seed == 0 else TinyLoader(seed=seed)
+
+    with pytest.raises(Preempted, match="step 5"):
+        train_together(seed_jobs(tmp_path, (0, 1), asked))
+    for seed in (0, 1):
+        with Checkpoints(tmp_path / f"seed{seed}" / "tokenizer") as checkpoints:
+            assert checkpoints.latest_step() == 5
+
+
+def test_runs_that_differ_in_more_than_the_seed_are_not_trained_together(tmp_path: Path) -> None:
+    jobs = seed_jobs(tmp_path, (0,)) + seed_jobs(tmp_path, (1,), num_steps=14)
+    with pytest.raises(ValueError, match=r"not in \['tokenizer.training.num_steps'\]"):
+        train_together(jobs)
+    assert not list(tmp_path.iterdir())
