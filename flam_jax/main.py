@@ -14,7 +14,9 @@ or Ctrl-C, with a checkpoint saved (a second one ends at once, without).
 import logging
 import os
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from flam_jax.command_line import parse_arguments
 from flam_jax.config import Config, ConfigError, load_config, to_json
@@ -37,6 +39,15 @@ def main(arguments: list[str]) -> int:
 
 def guarded_run(config: Config, workdir: str | Path, last: str = "report") -> int:
     """As `run`, in a workdir that is made; turns the errors that a user can mend into one line and a status."""
+    return _guarded(lambda: run(config, prepare_workdir(workdir), last))
+
+
+def guarded_run_together(configs: Sequence[Config], workdirs: Sequence[str | Path]) -> int:
+    """As `run_together`, likewise."""
+    return _guarded(lambda: run_together(configs, [prepare_workdir(workdir) for workdir in workdirs]))
+
+
+def _guarded(work: Callable[[], None]) -> int:
     quiet_logging()
     from data_pipelines import DataError
     from flam_jax.checkpoints import CheckpointError
@@ -46,7 +57,7 @@ def guarded_run(config: Config, workdir: str | Path, last: str = "report") -> in
     from flam_jax.training.trainer import NonFiniteError
 
     try:
-        run(config, prepare_workdir(workdir), last)
+        work()
     except (ConfigError, DataError, CheckpointError, WeightsError, ShardingError, NonFiniteError) as error:
         print(f"flam_jax: {error}", file=sys.stderr)
         return 1
@@ -65,16 +76,44 @@ def run(config: Config, workdir: Path, last: str = "report") -> None:
       last: `report`, or `tokenizer` for a tokenizer that other runs take with `tokenizer.restore_from`.
     """
     from data_pipelines import prepare
-    from flam_jax.checkpoints import adopt_tokenizer, check_config, restore_parameters, write_text
-    from flam_jax.evaluation import evaluate
-    from flam_jax.evaluation.perceptual import load_judges
-    from flam_jax.training.dynamics_stage import DynamicsStage
-    from flam_jax.training.sharding import check_batch_size, make_mesh, tree_shardings
     from flam_jax.training.tokenizer_stage import TokenizerStage
     from flam_jax.training.trainer import train
 
+    mesh = _check(config, workdir)
+    dataset = prepare(config.data)
+    print(dataset.describe(), flush=True)
+    if not config.tokenizer.restore_from:
+        tokenizer = TokenizerStage(config, dataset)
+        train(tokenizer, config, workdir, tokenizer.make_loader, mesh=mesh)
+    if last == "report":
+        _finish([config], [workdir], dataset, mesh)
+
+
+def run_together(configs: Sequence[Config], workdirs: Sequence[Path]) -> None:
+    """As `run` for several seeds of one configuration with a tokenizer that is there: their dynamics are one program.
+
+    Raises:
+      ConfigError: a configuration would train a tokenizer of its own.
+    """
+    from data_pipelines import prepare
+
+    for config in configs:
+        if not config.tokenizer.restore_from:
+            raise ConfigError("config.tokenizer.restore_from = '': runs that are trained together share a tokenizer")
+    mesh, *_ = [_check(config, workdir) for config, workdir in zip(configs, workdirs, strict=True)]
+    dataset = prepare(configs[0].data)
+    print(dataset.describe(), flush=True)
+    _finish(configs, workdirs, dataset, mesh)
+
+
+def _check(config: Config, workdir: Path) -> Any:
+    """Refuses what can be refused, before hours of work; returns the mesh."""
+    from flam_jax.checkpoints import adopt_tokenizer, check_config, write_text
+    from flam_jax.evaluation.perceptual import load_judges
+    from flam_jax.training.sharding import check_batch_size, make_mesh
+
     mesh = make_mesh(**config.mesh)
-    for stage in ("tokenizer", "dynamics"):  # everything that can be refused is, before hours of work
+    for stage in ("tokenizer", "dynamics"):
         check_batch_size(config[stage].training, mesh, f"{stage}.training")
         if stage == "tokenizer" and config.tokenizer.restore_from:
             adopt_tokenizer(config.tokenizer.restore_from, workdir, config)
@@ -82,21 +121,29 @@ def run(config: Config, workdir: Path, last: str = "report") -> None:
             check_config(workdir / stage, config, stage)
     load_judges(config)
     write_text(workdir / "config.json", to_json(config))
+    return mesh
 
-    dataset = prepare(config.data)
-    print(dataset.describe(), flush=True)
-    if config.tokenizer.restore_from:
-        print(f"tokenizer of {config.tokenizer.restore_from}", flush=True)
+
+def _finish(configs: Sequence[Config], workdirs: Sequence[Path], dataset: Any, mesh: Any) -> None:
+    """From trained tokenizers to reports."""
+    from flam_jax.checkpoints import restore_parameters
+    from flam_jax.evaluation import evaluate
+    from flam_jax.training.dynamics_stage import DynamicsStage
+    from flam_jax.training.sharding import tree_shardings
+    from flam_jax.training.trainer import Job, train_together
+
+    jobs = []
+    for config, workdir in zip(configs, workdirs, strict=True):
+        if config.tokenizer.restore_from:
+            print(f"tokenizer of {config.tokenizer.restore_from}", flush=True)
         frozen = restore_parameters(workdir / "tokenizer", lambda shapes: tree_shardings(shapes, mesh))
-    else:
-        tokenizer = TokenizerStage(config, dataset)
-        frozen = train(tokenizer, config, workdir, tokenizer.make_loader, mesh=mesh)["params"]
-    if last == "tokenizer":
-        return
-    dynamics = DynamicsStage(config, dataset, frozen)
-    train(dynamics, config, workdir, dynamics.make_loader, mesh=mesh)
-    evaluate(config, workdir, dataset)
-    print(f"done: {workdir}/report.html, {workdir}/evaluation.json; curves: tensorboard --logdir {workdir}")
+        stage = DynamicsStage(config, dataset, frozen)
+        jobs.append(Job(stage, config, workdir, stage.make_loader))
+    train_together(jobs, mesh=mesh)
+    for job in jobs:
+        evaluate(job.config, job.workdir, dataset)
+        folder = job.workdir
+        print(f"done: {folder}/report.html, {folder}/evaluation.json; curves: tensorboard --logdir {folder}")
 
 
 def prepare_workdir(path: str | Path) -> Path:

@@ -1,12 +1,13 @@
 """Runs a whole comparison of the paper and writes its table. The same command goes on where an earlier one stopped.
 
-    python -m flam_jax.reproduce --study=STUDY --preset=cpu|paper --workdir=FOLDER [--jobs=N] [--config.FIELD=VALUE ...]
+    python -m flam_jax.reproduce --study=STUDY --preset=cpu|paper --workdir=FOLDER [--jobs=N | --together] [...]
 
     --study      multigrid, procgen, agents, slots, ablations, sweeps, information, or all; tuning, on the validation
                  split, is how the settings of the others were found
     --preset     cpu: made for two CPU cores; paper: the paper's setting; debug: a few steps of two models, to try it
     --workdir    every run has a folder in it; results.json and results.html stand beside them
     --jobs       runs side by side, which share the CPU's cores evenly; more than one is for CPUs alone (default: 1)
+    --together   trains the seeds of a model as one program, for a device that one run does not fill
     --config.x.y=VALUE   changes a field in every run
 
 Exit status as that of flam_jax.main.
@@ -81,16 +82,19 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--preset", default="cpu", help=", ".join(PRESETS))
     parser.add_argument("--workdir", required=True)
     parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--together", action="store_true")
     options, rest = parser.parse_known_args(arguments)
     try:
         if options.jobs < 1:
             raise ConfigError(f"--jobs={options.jobs}: expected at least 1")
+        if options.jobs > 1 and options.together:
+            raise ConfigError("--together: expected without --jobs, the runs are one program")
         # Makes every configuration, so that every mistake is found before any work.
         runs = plan(cells(options.study, options.preset), Path(options.workdir), _changes(rest))
     except ConfigError as error:
         print(f"flam_jax.reproduce: {error}", file=sys.stderr)
         return 2
-    return run_study(options.study, options.preset, Path(options.workdir), runs, options.jobs)
+    return run_study(options.study, options.preset, Path(options.workdir), runs, options.jobs, options.together)
 
 
 def plan(chosen: list[Cell], workdir: Path, changes: dict[str, Any]) -> list[Run]:
@@ -112,12 +116,12 @@ def plan(chosen: list[Cell], workdir: Path, changes: dict[str, Any]) -> list[Run
     return list(runs.values())
 
 
-def run_study(study: str, preset: str, workdir: Path, runs: list[Run], jobs: int) -> int:
+def run_study(study: str, preset: str, workdir: Path, runs: list[Run], jobs: int, together: bool) -> int:
     """Trains and evaluates all that is not done, and writes the results after each; returns the exit status."""
     left = [run for run in runs if not run.is_done()]
     print(f"{study}: {len(runs)} runs, {len(runs) - len(left)} of them done", flush=True)
     progress = _Progress(study, workdir, len(left), lambda: _write(study, preset, workdir, runs))
-    status = _one_by_one(left, progress) if jobs == 1 else _side_by_side(left, progress, jobs)
+    status = _side_by_side(left, progress, jobs) if jobs > 1 else _one_by_one(left, progress, together)
     print(f"{study}: {_write(study, preset, workdir, runs)}", flush=True)
     return status
 
@@ -150,15 +154,24 @@ class _Progress:
         print(f"{self._study}: {text}", flush=True)
 
 
-def _one_by_one(left: list[Run], progress: _Progress) -> int:
-    from flam_jax.main import guarded_run
+def _one_by_one(left: list[Run], progress: _Progress, together: bool) -> int:
+    from flam_jax.main import guarded_run, guarded_run_together
 
+    groups: dict[Any, list[Run]] = {}
     for run in left:
-        progress.starts(run)
-        status = guarded_run(run.config, run.folder, run.last)
+        of_seeds = together and run.cell and run.config.tokenizer.restore_from
+        groups.setdefault((run.cell.column, run.cell.row) if of_seeds and run.cell else run.folder, []).append(run)
+    for group in groups.values():
+        for run in group:
+            progress.starts(run)
+        if len(group) > 1:
+            status = guarded_run_together([run.config for run in group], [run.folder for run in group])
+        else:
+            status = guarded_run(group[0].config, group[0].folder, group[0].last)
         if status:
             return status
-        progress.ended(run)
+        for run in group:
+            progress.ended(run)
     return 0
 
 

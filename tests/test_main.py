@@ -1,5 +1,6 @@
 """The launcher: every mistake on the command line is one line and a status."""
 
+import json
 import os
 import signal
 import subprocess
@@ -11,7 +12,7 @@ import pytest
 
 from flam_jax import main as launcher
 from flam_jax.command_line import parse_arguments
-from flam_jax.config import ConfigError
+from flam_jax.config import ConfigError, load_config
 from tests import readme
 
 ROOT = Path(__file__).parents[1]
@@ -163,3 +164,26 @@ def test_a_tokenizer_that_does_not_fit_or_is_not_there_is_refused(
         (line,) = capsys.readouterr().err.splitlines()
         assert expected in line
     assert not (debug_run / "runs" / "genie" / "tokenizer").exists()
+
+
+@pytest.mark.xdist_group("debug_run")
+def test_two_seeds_that_are_trained_together_are_two_runs(debug_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(debug_run)
+    fields = {"tokenizer.restore_from": "runs/multigrid", "evaluation.num_clips": 1, "evaluation.probe_clips": 1}
+    configs = [load_config("experiments/multigrid.py", "debug", fields | {"seed": seed}) for seed in (5, 6)]
+    workdirs = [f"runs/together/seed{seed}" for seed in (5, 6)]
+    assert launcher.guarded_run_together(configs, workdirs) == 0
+    kl = []
+    for workdir, seed in zip(workdirs, (5, 6), strict=True):
+        result = json.loads((Path(workdir) / "evaluation.json").read_text())
+        assert result["seed"] == seed
+        assert result["steps"] == {"tokenizer": 6, "dynamics": 6}
+        kl.append(result["actions"]["kl"])
+        assert (Path(workdir) / "report.html").exists()
+    assert kl[0] != kl[1]
+
+
+def test_runs_without_a_tokenizer_are_not_trained_together(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = load_config("experiments/multigrid.py", "debug")
+    assert launcher.guarded_run_together([config], [tmp_path]) == 1
+    assert "config.tokenizer.restore_from = ''" in capsys.readouterr().err

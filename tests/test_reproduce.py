@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from flam_jax import reproduce
+from flam_jax import main, reproduce
 from flam_jax.build import build_dynamics
 from flam_jax.config import ConfigError, field_names, get_field
 from flam_jax.schema import CHOICES
@@ -107,6 +107,25 @@ def test_the_runs_of_a_column_take_one_tokenizer_which_is_trained_first():
                 assert run.config.seed == run.cell.seed
 
 
+def test_together_the_seeds_of_a_row_are_one_program(tmp_path, monkeypatch):
+    """The tokenizer alone, then every row with all its seeds."""
+    calls = []
+
+    def alone(config, folder, last):
+        calls.append((last, [config.seed]))
+        return 0
+
+    def together(configs, folders):
+        calls.append((configs[0].dynamics.name, [config.seed for config in configs]))
+        return 0
+
+    monkeypatch.setattr(main, "guarded_run", alone)
+    monkeypatch.setattr(main, "guarded_run_together", together)
+    words = ["--study=slots", "--preset=cpu", f"--workdir={tmp_path}", "--together"]
+    assert reproduce.main(words) == 0
+    assert calls == [("tokenizer", [0]), *((name, [0, 1, 2]) for name in ("flam", "playslot", "slotformer"))]
+
+
 def test_a_tokenizer_that_the_user_names_is_taken():
     runs = reproduce.plan(cells("multigrid", "cpu"), Path("study"), {"tokenizer.restore_from": "runs/mine"})
     assert all(run.cell and run.config.tokenizer.restore_from == "runs/mine" for run in runs)
@@ -129,6 +148,8 @@ def test_mistakes_are_one_line(capsys):
         (["--study=multigird"], "--study=multigird: expected one of multigrid, procgen"),
         (["--study=multigrid", "--preset=big"], "--preset=big: expected one of cpu, paper, debug"),
         (["--study=multigrid", "extra"], "unexpected argument 'extra'"),
+        (["--study=multigrid", "--jobs=0"], "--jobs=0: expected at least 1"),
+        (["--study=multigrid", "--jobs=2", "--together"], "--together: expected without --jobs"),
         (["--study=multigrid", "--config.dynamics.kl_wieght=1"], "the nearest is config.dynamics.kl_weight"),
     ):
         assert reproduce.main([*words, "--workdir=nowhere"]) == 2
