@@ -221,7 +221,7 @@ def _start(run: Run, cores: set[int]) -> BaseProcess:
     run.folder.mkdir(parents=True, exist_ok=True)
     # JAX does not live through a fork.
     process = multiprocessing.get_context("spawn").Process(
-        target=_run_in_process, args=(to_json(run.config), str(run.folder), run.last, cores), daemon=False
+        target=_run_in_process, args=(to_json(run.config), str(run.folder), run.last, cores)
     )
     process.start()
     return process

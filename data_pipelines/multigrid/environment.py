@@ -70,7 +70,7 @@ class WalkEnv(MultiGridEnv):
 
 
 def walk(
-    env: WalkEnv, actions: Int8[np.ndarray, "t n"], seed: int, places: Int16[np.ndarray, "n 2"] | None = None
+    env: WalkEnv, actions: Int8[np.ndarray, "t n"], seed: int
 ) -> tuple[Int16[np.ndarray, "t n 2"], Int8[np.ndarray, "t n"]]:
     """Plays one episode.
 
@@ -78,15 +78,11 @@ def walk(
       env: the room.
       actions: 0 turn left, 1 turn right, 2 forward. The last row is chosen, but its outcome is not seen.
       seed: decides where the agents start and who moves first when two want the same cell.
-      places: columns and rows of the agents at the start, if the seed shall not decide them too.
 
     Returns:
       Positions (column, row) and directions (0 right, 1 down, 2 left, 3 up) before each action.
     """
     env.reset(seed=seed)
-    if places is not None:
-        for agent, place in zip(env.agents, places.tolist(), strict=True):
-            agent.state.pos = place
     positions = np.empty((*actions.shape, 2), np.int16)
     directions = np.empty(actions.shape, np.int8)
     for t, row in enumerate(actions.tolist()):

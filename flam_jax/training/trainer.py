@@ -118,7 +118,7 @@ def train_together(
       `{"params": ...}` of every run.
 
     Raises:
-      ValueError: the runs differ in more than the seed and where the tokenizer comes from.
+      ValueError: the runs differ in more than the seed.
       CheckpointError, NonFiniteError, Preempted, ShardingError: as `train`.
     """
     first = jobs[0]
@@ -127,7 +127,7 @@ def train_together(
     for job in jobs:
         names = field_names(first.config)
         other = {name for name in names if get_field(job.config, name) != get_field(first.config, name)}
-        other -= {"seed", "tokenizer.restore_from"}
+        other -= {"seed"}
         if job.stage.name != first.stage.name or other:
             raise ValueError(f"runs that are trained together may differ in their seeds, not in {sorted(other)}")
         check_config(job.directory, job.config, job.stage.name)
