@@ -44,7 +44,7 @@ WIDTH = {
 }
 # Steps of a run on MultiGrid, where they are not the experiment's: a study on two cores takes hours, not days.
 STEPS = {"cpu": 2_000}
-# Steps that a model does in the time of one of FLAM's, measured on one core (RESULTS.md): about 2.9 against 8.7 a second.
+# Steps that a model does in the time of one of FLAM's, on one core (RESULTS.md): about 2.9 against 8.7 a second.
 PACE = {"cpu": {"Genie": 0.33, "AdaWorld": 0.33}}
 # Learning rates that are tried for every model, on the validation split and with a seed that is not reported; and what
 # came out best, where it is not the experiment's own: nothing, before the study `tuning` has been run.
