@@ -26,14 +26,16 @@ def build_tokenizer(config: ConfigDict) -> Tokenizer:
     c = validate(config).tokenizer
     dtype = jnp.dtype(c.training.dtype)
     shared = dict(channels=c.channels, patch_size=c.patch_size, dtype=dtype)
+    # Each of the two is computed again when its gradient is taken, so that both are never held at once.
+    again = nn.remat if c.training.rematerialize else lambda kind: kind
     if c.encoder == "impala":
-        encoder = ImpalaEncoder(len(c.levels), num_res_blocks=c.num_res_blocks, **shared)
+        encoder = again(ImpalaEncoder)(len(c.levels), num_res_blocks=c.num_res_blocks, **shared)
     else:
-        encoder = PatchEncoder(len(c.levels), num_layers=c.num_res_blocks, **shared)
+        encoder = again(PatchEncoder)(len(c.levels), num_layers=c.num_res_blocks, **shared)
     if c.decoder == "cnn":
-        decoder = CnnDecoder(num_res_blocks=c.num_res_blocks, **shared)
+        decoder = again(CnnDecoder)(num_res_blocks=c.num_res_blocks, **shared)
     else:
-        decoder = PatchDecoder(num_layers=c.num_res_blocks, **shared)
+        decoder = again(PatchDecoder)(num_layers=c.num_res_blocks, **shared)
     return Tokenizer(encoder, decoder, tuple(c.levels))
 
 
@@ -49,6 +51,7 @@ def build_dynamics(config: ConfigDict) -> nn.Module:
         num_blocks=c.num_blocks,
         num_heads=c.num_heads,
         history=c.history,
+        rematerialize=c.training.rematerialize,
         dtype=jnp.dtype(c.training.dtype),
     )
     frame: dict[str, Any] = dict(

@@ -1,15 +1,21 @@
 """Checkpoints on disk: one folder per stage, nothing pickled, every step written whole or not at all.
 
-    <workdir>/<stage>/checkpoints/<step>/   Orbax: params, ema (where averaged), optimizer, meta (JSON)
+    <workdir>/<stage>/checkpoints/<step>/   Orbax: params, ema (where averaged), optimizer, meta (JSON), checksums.json
+    <workdir>/<stage>/damaged/<step>/       a checkpoint that is not what was written, set aside
     <workdir>/<stage>/finished.json         {"step": ..., "seconds": ...}; the stage is done up to that step
 
 What a start reads, in this order:
-  1. the configuration inside the newest checkpoint: it must agree with the one asked for (`check_config`);
-  2. `finished.json`: the stage is skipped when it is done up to the asked number of steps;
-  3. the newest checkpoint: state, step, seconds, and the position of the loader;
-  4. nothing there: the stage starts from its seed.
+  1. the checksums of the newest checkpoint; where a file of it is damaged, those of the one before it, and so on;
+  2. the configuration inside it: it must agree with the one asked for (`check_config`);
+  3. `finished.json`: the stage is skipped when it is done up to the asked number of steps;
+  4. the checkpoint: state, step, seconds, and the position of the loader;
+  5. nothing there: the stage starts from its seed.
+
+Orbax itself notices some damage only (a flipped byte among the numbers of an array restores as another number), and
+says so with pages of text. Therefore the checksums; they are written before a checkpoint gets its name.
 """
 
+import hashlib
 import json
 import os
 import shutil
@@ -18,12 +24,14 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from jax.experimental import multihost_utils
+import numpy as np
 
+from flam_jax.cluster import on_first_process
 from flam_jax.config import Config, differences
 
 FORMAT = 1  # of the folder; raised when older checkpoints can no longer be read
 _ARRAYS = ("params", "ema", "optimizer")
+_CHECKSUMS = "checksums.json"
 
 
 class CheckpointError(RuntimeError):
@@ -40,19 +48,62 @@ class Checkpoints:
           directory: the stage's folder, `<workdir>/<stage>`.
           kept: newest checkpoints that are kept.
           read_only: never writes, nor makes the folder.
+
+        Raises:
+          CheckpointError: there are checkpoints, and every one of them is damaged.
         """
         import orbax.checkpoint as ocp  # slow to import, and of no use to who only wants the modules
 
         self._ocp = ocp
         self.directory = Path(directory).absolute()
+        self._saving = 0  # the step whose checkpoint is being written
+        self._newest, self._damaged = on_first_process(
+            lambda: self._find_newest(set_aside=not read_only), errors=CheckpointError
+        )
         self._manager = ocp.CheckpointManager(
             self.directory / "checkpoints",
             item_handlers={name: ocp.StandardCheckpointHandler() for name in _ARRAYS}
             | {"meta": ocp.JsonCheckpointHandler()},
             options=ocp.CheckpointManagerOptions(
-                max_to_keep=kept, create=not read_only, cleanup_tmp_directories=not read_only
+                max_to_keep=kept,
+                create=not read_only,
+                cleanup_tmp_directories=not read_only,
+                async_options=ocp.AsyncOptions(post_finalization_callback=self._write_checksums),
             ),
         )
+
+    def _find_newest(self, set_aside: bool) -> tuple[int, str]:
+        """The step of the newest checkpoint without damage (0: there is none), and what is wrong with newer ones."""
+        folder = self.directory / "checkpoints"
+        damaged: dict[int, str] = {}
+        steps = sorted((int(path.name) for path in folder.glob("[0-9]*") if path.name.isdecimal()), reverse=True)
+        for step in steps:
+            wrong = find_damage(folder / str(step))
+            if not wrong:
+                break
+            damaged[step] = wrong
+        words = "; ".join(f"checkpoint {step} is damaged: {wrong}" for step, wrong in damaged.items())
+        if len(damaged) == len(steps):
+            if damaged:
+                raise CheckpointError(f"{self.directory}: {words}; there is no other: delete the folder to start again")
+            return 0, ""
+        newest = steps[len(damaged)]
+        if not damaged or not set_aside:
+            return newest, words
+        for step in damaged:
+            target = self.directory / "damaged" / str(step)
+            shutil.rmtree(target, ignore_errors=True)
+            target.parent.mkdir(exist_ok=True)
+            (folder / str(step)).rename(target)
+        print(f"{self.directory}: {words}; set aside. The last good one is of step {newest}", flush=True)
+        return newest, ""
+
+    def _write_checksums(self) -> None:
+        """Orbax calls it when all files of a checkpoint are written, before the folder gets its name."""
+        if jax.process_index() == 0:
+            for folder in (self.directory / "checkpoints").glob(f"{self._saving}*"):
+                if folder.name.split(".")[0] == str(self._saving):
+                    write_text(folder / _CHECKSUMS, json.dumps(_checksums(folder)))
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -74,8 +125,8 @@ class Checkpoints:
             self._manager.wait_until_finished()
 
     def latest_step(self) -> int | None:
-        """The newest complete checkpoint; None when there is none."""
-        return self._manager.latest_step()
+        """The newest complete checkpoint without damage when this was opened; None when there was none."""
+        return self._newest or None
 
     def save(self, step: int, state: Any, meta: Mapping[str, Any]) -> None:
         """Starts to write a checkpoint; returns once the arrays are copied, so that their buffers may be donated.
@@ -97,6 +148,8 @@ class Checkpoints:
         if state.ema_params is not None:
             items["ema"] = args.StandardSave(state.ema_params)
         with _one_line(f"{self.directory}: checkpoint {step} could not be written"):
+            self._manager.wait_until_finished()  # as `save` would: the checksums being written are of `_saving`
+            self._saving = step
             self._manager.save(step, args=args.Composite(**items), force=True)
 
     def meta(self, step: int | None = None) -> dict[str, Any]:
@@ -134,7 +187,7 @@ class Checkpoints:
             restored = self._manager.restore(
                 step, args=args.Composite(**{name: args.StandardRestore(item) for name, item in items.items()})
             )
-        number = jax.device_put(jax.numpy.asarray(step, shapes.step.dtype), shapes.step.sharding)
+        number = jax.device_put(np.asarray(step, shapes.step.dtype), shapes.step.sharding)
         return shapes.replace(
             step=number,
             params=restored["params"],
@@ -150,8 +203,13 @@ class Checkpoints:
           step: of the checkpoint, the newest by default.
 
         Raises:
-          CheckpointError: there is no checkpoint, or it cannot be read.
+          CheckpointError: there is no checkpoint, it cannot be read, or the newest is damaged.
         """
+        if step is None and self._damaged:
+            raise CheckpointError(
+                f"{self.directory}: {self._damaged}; the last good one is of step {self._newest}: the command that"
+                " trained it goes on from there"
+            )
         step = self._existing(step)
         one_device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         with _one_line(f"{self.directory}: checkpoint {step} cannot be read"):
@@ -171,7 +229,39 @@ class Checkpoints:
             raise CheckpointError(
                 f"{self.directory} holds no checkpoint {step}, only {', '.join(map(str, sorted(steps)))}"
             )
-        return max(steps) if step is None else step
+        if step is None:
+            return max(steps) if self._saving else self._newest
+        return step
+
+
+def find_damage(folder: Path) -> str:
+    """Names a file of a checkpoint that is missing or not what was written; empty when all is well.
+
+    A checkpoint from before there were checksums is taken for whole.
+    """
+    try:
+        expected = json.loads((folder / _CHECKSUMS).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return ""
+    except ValueError:
+        return f"{_CHECKSUMS} cannot be read"
+    found = _checksums(folder)
+    for name, checksum in expected.items():
+        if name not in found:
+            return f"{name} is missing"
+        if found[name] != checksum:
+            return f"{name} is not what was written"
+    return ""
+
+
+def _checksums(folder: Path) -> dict[str, str]:
+    """Of the files that arrays and meta are read from, by name: not those that Orbax writes about the folder itself."""
+    checksums = {}
+    for path in sorted(folder.glob("*/**/*")):
+        if path.is_file() and path.name != "commit_success.txt":
+            with path.open("rb") as file:
+                checksums[path.relative_to(folder).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
+    return checksums
 
 
 class _one_line:
@@ -248,7 +338,10 @@ def adopt_tokenizer(source: str | Path, workdir: str | Path, config: Config) -> 
     if different:
         fields = "; ".join(f"config.{name} is {old} there, {new} here" for name, old, new in different)
         raise CheckpointError(f"{field}: that tokenizer does not fit: {fields}")
-    if jax.process_index() == 0 and not finished_step(target):
+
+    def copy() -> None:
+        if finished_step(target):
+            return
         if target.is_dir():
             raise CheckpointError(f"{target} holds an unfinished tokenizer of this run's own; take another --workdir")
         partial = target.with_name("tokenizer.partial")
@@ -256,8 +349,8 @@ def adopt_tokenizer(source: str | Path, workdir: str | Path, config: Config) -> 
             shutil.rmtree(partial, ignore_errors=True)  # of a start that was killed
             shutil.copytree(origin, partial)
             partial.replace(target)
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices("tokenizer adopted")
+
+    on_first_process(copy, errors=CheckpointError)
 
 
 def finished_step(directory: str | Path) -> int:

@@ -170,6 +170,7 @@ _FREE = (
     "data.path",
     "data.generate_workers",
     "data.loader_workers",
+    "training.on_nonfinite",  # a run that was stopped may go on with the other way
     "training.log_every",
     "training.eval_every",
     "training.checkpoint_every",

@@ -7,14 +7,22 @@
     --config.x.y=VALUE   changes one field of the configuration, for example --config.dynamics.num_factors=6
     --help       this text
 
+Several processes that run as one, with the same configuration and workdir, find each other where SLURM, Open MPI, GKE
+or a TPU pod has started them. Elsewhere each is told (docs/scaling.md):
+    --coordinator=HOST:PORT   address of process 0
+    --num_processes=N         how many there are
+    --process_id=I            which of them this is, from 0
+
 Exit status: 0 done; 1 an error, told in one line; 2 a wrong command line or configuration; 75 asked to end by SIGTERM
 or Ctrl-C, with a checkpoint saved (a second one ends at once, without).
 """
 
+import contextlib
+import errno
 import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,32 +42,55 @@ def main(arguments: list[str]) -> int:
     except ConfigError as error:
         print(f"flam_jax: {error}", file=sys.stderr)
         return 2
-    return guarded_run(config, options.workdir)
+    return guarded_run(config, options.workdir, cluster_flags=options.cluster)
 
 
-def guarded_run(config: Config, workdir: str | Path, last: str = "report") -> int:
+def guarded_run(
+    config: Config, workdir: str | Path, last: str = "report", cluster_flags: Mapping[str, str] | None = None
+) -> int:
     """As `run`, in a workdir that is made; turns the errors that a user can mend into one line and a status."""
-    return _guarded(lambda: run(config, prepare_workdir(workdir), last))
+    return _guarded([workdir], lambda folders: run(config, *folders, last), cluster_flags)
 
 
 def guarded_run_together(configs: Sequence[Config], workdirs: Sequence[str | Path]) -> int:
     """As `run_together`, likewise."""
-    return _guarded(lambda: run_together(configs, [prepare_workdir(workdir) for workdir in workdirs]))
+    return _guarded(workdirs, lambda folders: run_together(configs, folders))
 
 
-def _guarded(work: Callable[[], None]) -> int:
+def _guarded(
+    workdirs: Sequence[str | Path],
+    work: Callable[[list[Path]], None],
+    cluster_flags: Mapping[str, str] | None = None,
+) -> int:
     quiet_logging()
     from data_pipelines import DataError
+    from flam_jax import cluster
     from flam_jax.checkpoints import CheckpointError
     from flam_jax.evaluation.networks.weights import WeightsError
     from flam_jax.training.sharding import ShardingError
     from flam_jax.training.signals import PREEMPTED_STATUS, Preempted
     from flam_jax.training.trainer import NonFiniteError
 
+    mendable = (
+        cluster.ClusterError,
+        ConfigError,
+        DataError,
+        CheckpointError,
+        WeightsError,
+        ShardingError,
+        NonFiniteError,
+    )
     try:
-        work()
-    except (ConfigError, DataError, CheckpointError, WeightsError, ShardingError, NonFiniteError) as error:
+        cluster.start(cluster_flags)
+        with contextlib.ExitStack() as stack:
+            work([stack.enter_context(open_workdir(workdir)) for workdir in workdirs])
+    except mendable as error:
         print(f"flam_jax: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO):
+            raise  # not the disk's fault
+        print(f"flam_jax: {error.filename or 'the disk'}: {error.strerror}; no checkpoint was lost", file=sys.stderr)
         return 1
     except Preempted as stopped:
         print(f"flam_jax: {stopped}", file=sys.stderr)
@@ -75,13 +106,11 @@ def run(config: Config, workdir: Path, last: str = "report") -> None:
       workdir: an existing folder.
       last: `report`, or `tokenizer` for a tokenizer that other runs take with `tokenizer.restore_from`.
     """
-    from data_pipelines import prepare
     from flam_jax.training.tokenizer_stage import TokenizerStage
     from flam_jax.training.trainer import train
 
     mesh = _check(config, workdir)
-    dataset = prepare(config.data)
-    print(dataset.describe(), flush=True)
+    dataset = _prepare_data(config)
     if not config.tokenizer.restore_from:
         tokenizer = TokenizerStage(config, dataset)
         train(tokenizer, config, workdir, tokenizer.make_loader, mesh=mesh)
@@ -95,20 +124,17 @@ def run_together(configs: Sequence[Config], workdirs: Sequence[Path]) -> None:
     Raises:
       ConfigError: a configuration would train a tokenizer of its own.
     """
-    from data_pipelines import prepare
-
     for config in configs:
         if not config.tokenizer.restore_from:
             raise ConfigError("config.tokenizer.restore_from = '': runs that are trained together share a tokenizer")
     mesh, *_ = [_check(config, workdir) for config, workdir in zip(configs, workdirs, strict=True)]
-    dataset = prepare(configs[0].data)
-    print(dataset.describe(), flush=True)
-    _finish(configs, workdirs, dataset, mesh)
+    _finish(configs, workdirs, _prepare_data(configs[0]), mesh)
 
 
 def _check(config: Config, workdir: Path) -> Any:
     """Refuses what can be refused, before hours of work; returns the mesh."""
     from flam_jax.checkpoints import adopt_tokenizer, check_config, write_text
+    from flam_jax.cluster import on_first_process
     from flam_jax.evaluation.perceptual import load_judges
     from flam_jax.training.sharding import check_batch_size, make_mesh
 
@@ -120,30 +146,43 @@ def _check(config: Config, workdir: Path) -> Any:
         else:
             check_config(workdir / stage, config, stage)
     load_judges(config)
-    write_text(workdir / "config.json", to_json(config))
+    on_first_process(lambda: write_text(workdir / "config.json", to_json(config)))
     return mesh
+
+
+def _prepare_data(config: Config) -> Any:
+    """The data set. The first process makes it, if need be; the others find it, or make it on disks of their own."""
+    from data_pipelines import DataError, prepare
+    from flam_jax.cluster import on_first_process, say
+
+    on_first_process(lambda: say(prepare(config.data).describe()), errors=DataError)
+    return prepare(config.data)
 
 
 def _finish(configs: Sequence[Config], workdirs: Sequence[Path], dataset: Any, mesh: Any) -> None:
     """From trained tokenizers to reports."""
+    import jax
+
     from flam_jax.checkpoints import restore_parameters
+    from flam_jax.cluster import say
     from flam_jax.evaluation import evaluate
     from flam_jax.training.dynamics_stage import DynamicsStage
-    from flam_jax.training.sharding import tree_shardings
     from flam_jax.training.trainer import Job, train_together
+    from flam_jax.world_model import WorldModel
 
     jobs = []
     for config, workdir in zip(configs, workdirs, strict=True):
         if config.tokenizer.restore_from:
-            print(f"tokenizer of {config.tokenizer.restore_from}", flush=True)
-        frozen = restore_parameters(workdir / "tokenizer", lambda shapes: tree_shardings(shapes, mesh))
-        stage = DynamicsStage(config, dataset, frozen)
+            say(f"tokenizer of {config.tokenizer.restore_from}")
+        stage = DynamicsStage(config, dataset, restore_parameters(workdir / "tokenizer"))
         jobs.append(Job(stage, config, workdir, stage.make_loader))
     train_together(jobs, mesh=mesh)
     for job in jobs:
-        evaluate(job.config, job.workdir, dataset)
         folder = job.workdir
-        print(f"done: {folder}/report.html, {folder}/evaluation.json; curves: tensorboard --logdir {folder}")
+        world_model = WorldModel.restore(folder)  # on every process: they read it together
+        if jax.process_index() == 0:
+            evaluate(job.config, folder, dataset, world_model)
+        say(f"done: {folder}/report.html, {folder}/evaluation.json; curves: tensorboard --logdir {folder}")
 
 
 def prepare_workdir(path: str | Path) -> Path:
@@ -160,6 +199,32 @@ def prepare_workdir(path: str | Path) -> Path:
     except OSError as error:
         raise ConfigError(f"--workdir: cannot write to {path}: {error.strerror or error}") from error
     return workdir
+
+
+@contextlib.contextmanager
+def open_workdir(path: str | Path) -> Iterator[Path]:
+    """As `prepare_workdir`, for one run at a time: the lock ends with its process, however that ends.
+
+    Raises:
+      ConfigError: it cannot be made or written to, or another run is at work in it.
+    """
+    import fcntl
+
+    from flam_jax.cluster import on_first_process
+
+    with contextlib.ExitStack() as stack:
+
+        def lock() -> None:
+            file = stack.enter_context((prepare_workdir(path) / ".lock").open("a"))
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ConfigError(
+                    f"--workdir={path}: another run is at work there; wait for it or take another"
+                ) from None
+
+        on_first_process(lock, errors=ConfigError)
+        yield Path(path)
 
 
 def quiet_logging() -> None:

@@ -22,6 +22,7 @@ def _training(**changes: Any) -> Config:
             num_steps=100_000,
             batch_size=32,  # windows per step, over all devices
             accumulate=1,  # parts of a batch taken one after the other: so much less memory, a little slower
+            rematerialize=False,  # compute activations again for the gradient: less memory, about a third more work
             window=2,  # consecutive frames per example
             learning_rate=1e-4,
             schedule="constant",  # constant | cosine; both after a linear warm-up
@@ -30,6 +31,7 @@ def _training(**changes: Any) -> Config:
             clip_norm=1.0,  # global gradient norm; 0 turns clipping off
             ema_decay=0.0,  # 0 turns the moving average off; else evaluation uses the averaged parameters
             dtype="float32",  # compute type: float32 | bfloat16; parameters stay float32
+            on_nonfinite="stop",  # a loss or gradient that is not finite: stop | skip the update, and count it
             log_every=100,
             eval_every=2_000,  # validation loss and pictures
             checkpoint_every=2_000,
@@ -149,6 +151,8 @@ CHOICES = {
     ),
     "tokenizer.training.schedule": ("constant", "cosine"),
     "tokenizer.training.dtype": ("float32", "bfloat16"),
+    "tokenizer.training.on_nonfinite": ("stop", "skip"),
+    "dynamics.training.on_nonfinite": ("stop", "skip"),
     "dynamics.training.schedule": ("constant", "cosine"),
     "dynamics.training.dtype": ("float32", "bfloat16"),
     "evaluation.split": ("test", "val"),

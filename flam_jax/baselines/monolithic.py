@@ -34,6 +34,7 @@ class Monolithic(nn.Module):
       num_blocks: of each stream.
       num_heads: of each attention.
       history: frames that temporal attention sees, the current one included.
+      rematerialize: compute what the streams' layers hold again for the gradient instead of keeping it.
       dtype: compute type; parameters are float32.
     """
 
@@ -46,6 +47,7 @@ class Monolithic(nn.Module):
     num_blocks: int = 2
     num_heads: int = 8
     history: int = 5
+    rematerialize: bool = False
     dtype: DTypeLike = jnp.float32
 
     def setup(self):
@@ -71,7 +73,7 @@ class Monolithic(nn.Module):
         return nn.Dense(size, dtype=self.dtype, **changes)
 
     def _stream(self) -> ContextStream:
-        return ContextStream(self.num_blocks, self.num_heads, self.history, self.dtype)
+        return ContextStream(self.num_blocks, self.num_heads, self.history, self.dtype, self.rematerialize)
 
     @property
     def num_factors(self) -> int:

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from flam_jax.axes import place
 from flam_jax.dynamics.attention import Mlp
 from flam_jax.dynamics.factorizer import position_codes
 
@@ -93,6 +94,7 @@ class Aggregator(nn.Module):
     num_blocks: int
     num_heads: int
     local_context: bool = False
+    rematerialize: bool = False  # compute what a block holds again for the gradient instead of keeping it
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
@@ -125,13 +127,15 @@ class Aggregator(nn.Module):
             assert attention is not None
             holder = jnp.einsum("...khw,...kd->...hwd", attention.astype(self.dtype), slots)
             x = x + nn.Dense(self.model_dim, dtype=self.dtype, name="holder")(holder)
+        kinds = (SlotCrossAttention, NeighbourMlp if self.local_context else Mlp)
+        attend, process = map(nn.remat, kinds) if self.rematerialize else kinds
+        before = (None,) * (x.ndim - 4)  # axes between the batch and the rows of patches
         for block in range(self.num_blocks):
-            ask = SlotCrossAttention(self.num_heads, self.dtype, name=f"slots_{block}")
+            x = place(x, "batch", *before, "patch")
+            ask = attend(self.num_heads, self.dtype, name=f"slots_{block}")
             x = x + ask(nn.LayerNorm(dtype=self.dtype)(x), slots)
-            if self.local_context:
-                x = x + NeighbourMlp(self.dtype, name=f"mlp_{block}")(x)
-            else:
-                x = x + Mlp(self.dtype, name=f"mlp_{block}")(nn.LayerNorm(dtype=self.dtype)(x))
+            y = x if self.local_context else nn.LayerNorm(dtype=self.dtype)(x)
+            x = x + process(self.dtype, name=f"mlp_{block}")(y)
         x = nn.gelu(x) if self.local_context else nn.LayerNorm(dtype=self.dtype)(x)
         change = nn.Dense(c, kernel_init=SMALL, dtype=self.dtype, name="change")(x)
         return features + change.astype(jnp.float32)

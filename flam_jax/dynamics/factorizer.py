@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from flam_jax.axes import place
 from flam_jax.dynamics.attention import Mlp, TemporalAttention, empty_cache
 
 # Added to every attention weight before the weights of a slot are normalized over the patches: a slot that wins no
@@ -132,10 +133,10 @@ class Factorizer(nn.Module):
             before = features[:, :1] if last_features is None else last_features[:, None]
             change = features - jnp.concatenate([before, features[:, :-1]], axis=1)
             seen = jnp.concatenate([features, change], axis=-1)
-        content = self.content(seen.astype(self.dtype))
+        content = self.content(place(seen.astype(self.dtype), "batch", None, "patch"))
         if self.local_context:
             content = content + self.surroundings(blurred(nn.gelu(content)))
-        content = self.content_norm(content).reshape(b, t, h * w, -1)
+        content = place(self.content_norm(content).reshape(b, t, h * w, -1), "batch", None, "patch")
         keys = self.key(jnp.concatenate([content, position], axis=-1) if self.position_in_keys else content)
         values = jnp.concatenate([content, position], axis=-1)
         sharpness = jnp.full((b,), self.attention_sharpness) if competition is None else competition.sharpness

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from flam_jax.axes import place
 from flam_jax.dynamics.aggregator import Aggregator
 from flam_jax.dynamics.attention import empty_cache
 from flam_jax.dynamics.factorizer import Competition, Factorizer, Factors
@@ -57,6 +58,7 @@ class Flam(nn.Module):
       attention_sharpness: factor on the logits of slot attention.
       position_in_keys: let slots compete for places as well as for contents.
       local_context: let patches see their neighbours and what changed since the last frame.
+      rematerialize: compute what the aggregator's blocks hold again for the gradient instead of keeping it.
       dtype: compute type; parameters are float32.
     """
 
@@ -70,6 +72,7 @@ class Flam(nn.Module):
     attention_sharpness: float = 4.0
     position_in_keys: bool = False
     local_context: bool = False
+    rematerialize: bool = False
     dtype: DTypeLike = jnp.float32
 
     # Ablations replace these. Axis 2 of every array is the factor's, axis 1 of the caches; the context is the same for
@@ -84,7 +87,9 @@ class Flam(nn.Module):
         self.context = ContextStream(history=self.history, **block)
         self.inverse_dynamics = self.inverse_type(action_dim=self.action_dim, history=self.history, **block)
         self.forward_dynamics = self.forward_type(history=self.history, **block)
-        self.aggregator = Aggregator(model_dim=self.model_dim, local_context=self.local_context, **block)
+        self.aggregator = Aggregator(
+            model_dim=self.model_dim, local_context=self.local_context, rematerialize=self.rematerialize, **block
+        )
 
     def make_factorizer(self) -> Factorizer:
         """The factorizer of these fields, for `setup`."""
@@ -121,13 +126,15 @@ class Flam(nn.Module):
         """
         check_frames(features.shape[1])
         factors, _ = self.factorizer(features, None, competition)
-        slots = factors.slots
-        context, _ = self.context(slots[:, :-1])
+        # Every factor's stream may run on devices of its own; the context stream runs on all of them alike.
+        slots = place(factors.slots, "batch", None, "factor")
+        context = place(self.context(place(slots[:, :-1], "batch"))[0], "batch")
         posterior = self._infer(slots, context)
         if actions is None:
             actions = posterior.sample(self.make_rng("action")) if self.has_rng("action") else posterior.mean
-        next_slots, _ = self.forward_dynamics(slots[:, :-1], actions, context, None)
-        next_features = self.aggregate(features[:, :-1], next_slots, factors.attention[:, :-1])
+        next_slots, _ = self.forward_dynamics(slots[:, :-1], place(actions, "batch", None, "factor"), context, None)
+        next_slots = place(next_slots, "batch", None, "factor")
+        next_features = self.aggregate(features[:, :-1], place(next_slots, "batch"), factors.attention[:, :-1])
         return FlamOutput(
             slots=slots,
             attention=factors.attention,

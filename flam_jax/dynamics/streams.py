@@ -21,6 +21,7 @@ class ContextStream(nn.Module):
     num_heads: int
     history: int
     dtype: DTypeLike = jnp.float32
+    rematerialize: bool = False  # compute what a layer holds again for the gradient instead of keeping it
 
     @nn.compact
     def __call__(
@@ -28,15 +29,17 @@ class ContextStream(nn.Module):
     ) -> tuple[Float[Array, "b t k d"], list[KVCache] | None]:
         x = slots.astype(self.dtype)
         new_cache = []
+        kinds = (Attention, TemporalAttention, Mlp)
+        attention, temporal_attention, mlp = map(nn.remat, kinds) if self.rematerialize else kinds
         for block in range(self.num_blocks):
             y = nn.LayerNorm(dtype=self.dtype)(x)
-            x = x + Attention(self.num_heads, self.dtype, name=f"factors_{block}")(y, y)
+            x = x + attention(self.num_heads, self.dtype, name=f"factors_{block}")(y, y)
             y = nn.LayerNorm(dtype=self.dtype)(x).swapaxes(1, 2)
-            time = TemporalAttention(self.num_heads, self.history, self.dtype, name=f"time_{block}")
+            time = temporal_attention(self.num_heads, self.history, self.dtype, name=f"time_{block}")
             y, layer_cache = time(y, None if cache is None else cache[block])
             new_cache.append(layer_cache)
             x = x + y.swapaxes(1, 2)
-            x = x + Mlp(self.dtype, name=f"mlp_{block}")(nn.LayerNorm(dtype=self.dtype)(x))
+            x = x + mlp(self.dtype, name=f"mlp_{block}")(nn.LayerNorm(dtype=self.dtype)(x))
         return nn.LayerNorm(dtype=self.dtype)(x), None if cache is None else new_cache
 
 

@@ -1,6 +1,7 @@
 """Codes of a whole split, computed once by the frozen tokenizer: a few bytes a patch, no frames to encode anew."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -31,6 +32,11 @@ class CodeRecords:
         return {"codes": self.codes[index], **{name: values[index] for name, values in self.kept.items()}}
 
 
+def code_type(levels: Sequence[int]) -> Any:
+    """The smallest type that holds every code."""
+    return jnp.uint16 if math.prod(levels) <= 2**16 else jnp.uint32
+
+
 def encode_records(tokenizer: nn.Module, params: Any, source: Any, keep: tuple[str, ...] = ()) -> CodeRecords:
     """Encodes every frame of a split.
 
@@ -40,7 +46,7 @@ def encode_records(tokenizer: nn.Module, params: Any, source: Any, keep: tuple[s
       source: records with `frames`, u8[t H W 3], all of one shape.
       keep: other fields that the records keep.
     """
-    smallest = jnp.uint16 if math.prod(tokenizer.levels) <= 2**16 else jnp.uint32  # type: ignore  # of a Tokenizer
+    smallest = code_type(tokenizer.levels)  # type: ignore  # of a Tokenizer
 
     @jax.jit
     def encode(params: Any, frames: jax.Array) -> jax.Array:

@@ -10,13 +10,13 @@ import numpy as np
 
 from flam_jax.baselines.action_conditioned import ActionConditioned
 from flam_jax.baselines.object_centric import ObjectCentric
-from flam_jax.build import build_dynamics, build_tokenizer
+from flam_jax.build import build_dynamics, build_tokenizer, true_actions
 from flam_jax.config import Config
 from flam_jax.dynamics.factorizer import Competition
 from flam_jax.dynamics.flam import FlamOutput
 from flam_jax.dynamics.loss import dynamics_loss
 from flam_jax.pictures import rollout_picture, slot_picture, to_uint8
-from flam_jax.training.codes import encode_records
+from flam_jax.training.codes import code_type, encode_records
 from flam_jax.training.health import action_leak, centroids, health_values, health_warnings
 from flam_jax.training.stage import Batch
 from flam_jax.training.tokenizer_stage import to_float
@@ -58,6 +58,19 @@ class DynamicsStage:
             process_index=jax.process_index(),
             process_count=jax.process_count(),
         )
+
+    def batch_shapes(self, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
+        """What the loader gives, as shapes."""
+        leading, size = (batch_size, self.fields.training.window), self.config.data.frame_size
+        shapes = {"frames": jax.ShapeDtypeStruct((*leading, size, size, 3), jnp.uint8)}
+        if self.fields.cache_codes:
+            grid = size // self.config.tokenizer.patch_size
+            shapes = {"codes": jax.ShapeDtypeStruct((*leading, grid, grid), code_type(self.tokenizer.levels))}
+        if self.told:
+            actors, _ = true_actions(self.config)
+            actions = leading if self.config.data.name == "procgen" else (*leading, actors)
+            shapes["actions"] = jax.ShapeDtypeStruct(actions, jnp.int8)
+        return shapes
 
     def init(self, key: jax.Array, batch: Batch) -> Mapping[str, Any]:
         first, second = jax.random.split(key)

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
+from flam_jax.axes import Axis, Placer
 from flam_jax.config import Config
 
 AXES = ("data", "fsdp", "factor")
@@ -15,6 +16,15 @@ BATCH_AXES = ("data", "fsdp")
 
 Rule = tuple[str, str]  # (regular expression searched in the path, tactic)
 TACTICS = ("replicate", "fsdp")
+# Where the axes of activations go (`flam_jax.axes`). Beside the factors, the devices along `factor` share out what else
+# there is of an example: the patches that are aggregated, and the frames that the tokenizer handles one by one.
+ACTIVATIONS: dict[str | None, tuple[str, ...]] = {
+    "batch": BATCH_AXES,
+    "image": AXES,
+    "factor": ("factor",),
+    "patch": ("factor",),
+    None: (),
+}
 # The first rule that matches counts; a parameter that none matches is an error, so that a new kind of parameter gets a
 # decision. The paths of optimizer moments and averages end like those of their parameters.
 RULES: tuple[Rule, ...] = (
@@ -61,6 +71,29 @@ def batch_sharding(mesh: Mesh | AbstractMesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
 
+def placer(mesh: Mesh) -> Placer:
+    """Spreads activations by `ACTIVATIONS`. An axis that does not divide by its devices is not cut."""
+
+    def place(x: jax.Array, axes: tuple[Axis, ...]) -> jax.Array:
+        parts = []
+        for size, axis in zip(x.shape, axes, strict=False):
+            where = tuple(name for name in ACTIVATIONS[axis] if mesh.shape[name] > 1)
+            parts.append(where if where and size % math.prod(mesh.shape[name] for name in where) == 0 else None)
+        return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, PartitionSpec(*parts)))
+
+    return place if mesh.size > 1 else lambda x, axes: x
+
+
+def local_rows(mesh: Mesh, batch_size: int) -> list[int]:
+    """The rows of a global batch that this process's devices hold, in order.
+
+    Devices lie in a mesh as suits their connections: these need not be neighbours. Processes whose devices differ in
+    `factor` alone hold the same rows.
+    """
+    places = batch_sharding(mesh).addressable_devices_indices_map((batch_size,))
+    return sorted({row for (rows,) in places.values() for row in range(batch_size)[rows]})
+
+
 def check_batch_size(training: Config, mesh: Mesh | AbstractMesh, field: str) -> None:
     """Raises ShardingError when a batch, or a part of it, does not divide evenly over the mesh.
 
@@ -105,6 +138,24 @@ def tree_shardings(tree: Any, mesh: Mesh | AbstractMesh, rules: Sequence[Rule] =
     return jax.tree_util.tree_map_with_path(sharding, tree)
 
 
+def describe(shapes: Any) -> str:
+    """A table of arrays with shardings: path, shape, how it is cut, and bytes on one device; the largest first."""
+    rows = []
+    total = 0
+    for path, leaf in jax.tree_util.tree_leaves_with_path(shapes):
+        size = math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+        cut = [f"axis {axis} over {name}" for axis, name in enumerate(leaf.sharding.spec) if name]
+        rows.append((size, path_name(path), "x".join(map(str, leaf.shape)) or "scalar", ", ".join(cut) or "whole"))
+        total += size
+    rows.sort(key=lambda row: (-row[0], row[1]))
+    widths = [max(len(row[column]) for row in rows) for column in (1, 2, 3)]
+    lines = [
+        f"{name:<{widths[0]}}  {shape:>{widths[1]}}  {cut:<{widths[2]}}  {size:>14,}" for size, name, shape, cut in rows
+    ]
+    head = f"{'parameter':<{widths[0]}}  {'shape':>{widths[1]}}  {'sharding':<{widths[2]}}  {'bytes a device':>14}"
+    return "\n".join([head, *lines, f"{len(rows)} parameters, {total:,} bytes on a device"])
+
+
 def _spec(shape: tuple[int, ...], tactic: str, mesh: Mesh | AbstractMesh) -> PartitionSpec:
     if tactic == "replicate":
         return PartitionSpec()
@@ -119,14 +170,18 @@ def _spec(shape: tuple[int, ...], tactic: str, mesh: Mesh | AbstractMesh) -> Par
 
 
 __all__ = [
+    "ACTIVATIONS",
     "AXES",
     "RULES",
     "Rule",
     "ShardingError",
     "batch_sharding",
     "check_batch_size",
+    "describe",
+    "local_rows",
     "make_mesh",
     "path_name",
+    "placer",
     "replicated",
     "tree_shardings",
 ]

@@ -5,6 +5,8 @@ import threading
 from types import FrameType
 from typing import Any
 
+from jax.experimental import multihost_utils
+
 # Exit status of a run that saved a checkpoint and can go on with the same command (sysexits: EX_TEMPFAIL).
 PREEMPTED_STATUS = 75
 
@@ -18,14 +20,27 @@ class Preempted(Exception):
 
 
 class StopRequest:
-    """While open, the first SIGTERM or SIGINT only sets `asked`; a second one acts as usual."""
+    """While open, the first SIGTERM or SIGINT only sets `asked`; a second one acts as usual.
 
-    def __init__(self) -> None:
+    Several processes must end at the same step, whichever of them is asked, and when. There JAX's coordination service
+    listens for SIGTERM and agrees on the step; SIGINT acts as usual.
+    """
+
+    def __init__(self, processes: int = 1) -> None:
+        """Takes the number of processes that run as one."""
         self.asked = False
+        self._processes = processes
         self._previous: dict[int, Any] = {}
 
+    def before(self, step: int) -> bool:
+        """Whether the run is to end before `step`: the same answer on all processes, which must ask for every step."""
+        if self._processes > 1:
+            return multihost_utils.reached_preemption_sync_point(step)
+        return self.asked
+
     def __enter__(self) -> "StopRequest":
-        if threading.current_thread() is threading.main_thread():  # Python allows handlers there only
+        # Python allows handlers in the main thread only.
+        if self._processes == 1 and threading.current_thread() is threading.main_thread():
             for number in (signal.SIGTERM, signal.SIGINT):
                 self._previous[number] = signal.signal(number, self._ask)
         return self

@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
+from flam_jax.axes import placed_by
 from flam_jax.config import Config
-from flam_jax.training.sharding import RULES, Rule, replicated, tree_shardings
+from flam_jax.training.sharding import RULES, Rule, placer, replicated, tree_shardings
 from flam_jax.training.stage import Batch, Stage
 from flam_jax.training.state import TrainState, learning_rate, make_optimizer, new_state
 
@@ -50,7 +51,8 @@ def train_step(
 
     Returns:
       The next state, and f32 scalars: the stage's own metrics, `loss`, `grad_norm` (before clipping), `param_norm`,
-      `learning_rate`, and the bool `finite`.
+      `learning_rate`, and the bool `finite`. Where that is false the state is as it was, but for its step, when
+      `training.on_nonfinite` says so.
     """
     key = jax.random.fold_in(stream_key(seed, stage.name, "loss"), state.step)
     progress = state.step.astype(jnp.float32) / training.num_steps
@@ -70,7 +72,11 @@ def train_step(
         "learning_rate": learning_rate(state.step, training),
     }
     metrics["finite"] = jnp.isfinite(jnp.stack([metrics[name] for name in WATCHED])).all()
-    return TrainState(step=state.step + 1, params=params, opt_state=opt_state, ema_params=ema_params), metrics
+    new = TrainState(step=state.step + 1, params=params, opt_state=opt_state, ema_params=ema_params)
+    if training.on_nonfinite == "skip":
+        kept = state.replace(step=new.step)
+        new = jax.tree.map(lambda updated, old: jnp.where(metrics["finite"], updated, old), new, kept)
+    return new, metrics
 
 
 def _gradients(
@@ -188,16 +194,15 @@ def compile_step(
         states, metrics = (_unstack(tree, number) for tree in stacked)
         return states, metrics
 
-    compiled = (
-        jax.jit(
-            step,
-            in_shardings=(shardings, batch_shardings),
-            out_shardings=(shardings, replicated(mesh)),
-            donate_argnames="states",
-        )
-        .lower((shapes,) * number, (dict(batch),) * number)
-        .compile()
+    jitted = jax.jit(
+        step,
+        in_shardings=(shardings, batch_shardings),
+        out_shardings=(shardings, replicated(mesh)),
+        donate_argnames="states",
     )
+    with placed_by(placer(mesh)):
+        lowered = jitted.lower((shapes,) * number, (dict(batch),) * number)
+    compiled = lowered.compile()
     cost, memory = compiled.cost_analysis(), compiled.memory_analysis()
     return CompiledStep(
         run=compiled,

@@ -47,6 +47,11 @@ class TokenizerStage:
             process_count=jax.process_count(),
         )
 
+    def batch_shapes(self, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
+        """What the loader gives, as shapes."""
+        window, size = self.config.tokenizer.training.window, self.config.data.frame_size
+        return {"frames": jax.ShapeDtypeStruct((batch_size, window, size, size, 3), jnp.uint8)}
+
     def init(self, key: jax.Array, batch: Batch) -> Mapping[str, Any]:
         return self.module.init(key, to_float(batch["frames"][:1, :1]))
 

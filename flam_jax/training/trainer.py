@@ -14,6 +14,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from flam_jax.checkpoints import Checkpoints, check_config, finished_step, write_finished
+from flam_jax.cluster import on_this_process
 from flam_jax.config import Config, field_names, get_field, to_json
 from flam_jax.training.batches import DeviceBatch, Loader, next_batch
 from flam_jax.training.metrics import MetricWriter, NoWriter, Progress, describe_seconds
@@ -27,10 +28,11 @@ from flam_jax.training.step import WATCHED, compile_step, make_state, state_shap
 # for the host, and a step that is not finite is still found with its own batch at hand.
 IN_FLIGHT = 2
 EARLY = 0.25  # share of training in which no warnings are given
+MOST_SKIPPED = 100  # updates in a row that may be skipped: after so many it is not the batch
 
 
 class NonFiniteError(FloatingPointError):
-    """A loss or gradient that is not finite; the message names step, metric and the records of the batch."""
+    """A loss or gradient that is not finite; the message names step, metric, the batch's records and a copy of it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,7 +134,7 @@ def train_together(
             raise ValueError(f"runs that are trained together may differ in their seeds, not in {sorted(other)}")
         check_config(job.directory, job.config, job.stage.name)
     with contextlib.ExitStack() as stack:
-        stop = stack.enter_context(StopRequest())
+        stop = stack.enter_context(StopRequest(jax.process_count()))
         folders = [stack.enter_context(Checkpoints(job.directory, job.training.checkpoints_kept)) for job in jobs]
         groups: dict[int, list[int]] = {}
         for index, checkpoints in enumerate(folders):
@@ -157,9 +159,9 @@ def train_together(
 def _finished(job: Job, checkpoints: Checkpoints, mesh: Mesh, rules: tuple[Rule, ...]) -> Any:
     """Parameters of a run that needs no more steps."""
     end = job.training.num_steps
-    if finished_step(job.directory) < end:  # killed between the last checkpoint and the mark
-        write_finished(job.directory, end, checkpoints.meta()["seconds"])
     if jax.process_index() == 0:
+        if finished_step(job.directory) < end:  # killed between the last checkpoint and the mark
+            write_finished(job.directory, end, checkpoints.meta()["seconds"])
         print(f"{job.stage.name} finished before: {end} steps", flush=True)
     return checkpoints.parameters(lambda shapes: tree_shardings(shapes, mesh, rules))
 
@@ -194,7 +196,7 @@ def _go(runs: "Sequence[_Run]", mesh: Mesh, rules: tuple[Rule, ...], stop: StopR
 
     loader_states = [""] * len(runs)
     for number in range(first.saved + 1, first.end + 1):
-        if stop.asked:
+        if stop.before(number):
             save(number - 1)
             preempted(number - 1)
         states, metrics = step.run(states, tuple(batch.arrays for batch in batches))
@@ -211,7 +213,7 @@ def _go(runs: "Sequence[_Run]", mesh: Mesh, rules: tuple[Rule, ...], stop: StopR
             save(number)
     for run in runs:
         run.finish()
-    if stop.asked:  # during the last steps: the next stage must not begin
+    if stop.before(first.end + 1):  # during the last steps: the next stage must not begin
         preempted(first.end)
     return states
 
@@ -227,12 +229,15 @@ class _Run:
         self.saved = checkpoints.latest_step() or 0
         meta = checkpoints.meta() if self.saved else {}
         self.seconds_before = meta.get("seconds", 0.0)  # spent by earlier processes
+        self.skipped, self.skipped_in_a_row = meta.get("skipped_updates", 0), 0
         if self.saved:
             self.loader.set_state(meta["loader"])
         first = jax.process_index() == 0
         self.writer = MetricWriter(job.workdir, self.stage.name, self.saved) if first else NoWriter()
         frozen = getattr(self.stage, "frozen", None)
-        self.frozen = {} if frozen is None else {"frozen": jax.device_put(frozen, replicated(mesh))}
+        # By way of the host, which alone may place one array on the devices of several processes.
+        frozen = jax.device_put(jax.tree.map(np.asarray, frozen), replicated(mesh))
+        self.frozen = {} if frozen is None else {"frozen": frozen}
         self.progress: Progress | None = None
         self.shows = False
         self.pending: collections.deque[_Pending] = collections.deque()
@@ -274,12 +279,16 @@ class _Run:
         while len(self.pending) > in_flight:
             done = self.pending.popleft()
             if not done.metrics["finite"]:
-                self._stop_non_finite(done)
+                self._not_finite(done)
+            else:
+                self.skipped_in_a_row = 0
             if self.due(done.step, self.training.log_every):
                 self._log(done)
 
     def _log(self, done: _Pending) -> None:
         values = {name: float(value) for name, value in jax.device_get(done.metrics).items() if name != "finite"}
+        if self.training.on_nonfinite == "skip":
+            values["skipped_updates"] = self.skipped
         now = time.monotonic()
         speed = (done.step - self.logged_step) / max(now - self.logged_at, 1e-9)
         self.logged_at, self.logged_step = now, done.step
@@ -294,20 +303,41 @@ class _Run:
         for text in warnings(values) if warnings and not early else ():
             self._say(f"warning at step {step}: {text}")
 
-    def _stop_non_finite(self, done: _Pending) -> None:
+    def _not_finite(self, done: _Pending) -> None:
+        """Stops, or counts an update that was skipped."""
         values = jax.device_get(done.metrics)
         names = ", ".join(name for name in WATCHED if not np.isfinite(values[name]))
         origin = "; ".join(f"{name} {np.asarray(ids).tolist()}" for name, ids in done.batch.origin.items())
+        what = f"{names} not finite at step {done.step}; batch: {origin or 'unknown'}"
+        if self.training.on_nonfinite == "skip":
+            self.skipped, self.skipped_in_a_row = self.skipped + 1, self.skipped_in_a_row + 1
+            if self.skipped_in_a_row < MOST_SKIPPED:
+                self._say(f"update skipped: {what}")
+                return
+            what = f"{MOST_SKIPPED} updates in a row skipped; {what}"
         kept = f"the last checkpoint is of step {self.saved}" if self.saved else "there is no checkpoint yet"
-        raise NonFiniteError(
-            f"{self.stage.name}: {names} not finite at step {done.step}; batch: {origin or 'unknown'}; {kept}"
-        )
+        copy = self._keep(done)
+        raise NonFiniteError(f"{self.stage.name}: {what}; a copy of it is in {copy}; {kept}")
+
+    def _keep(self, done: _Pending) -> Path:
+        """Writes a batch to a file that `numpy.load` reads, so that what it did can be found out."""
+        moving = {name: value for name, value in done.batch.arrays.items() if name != "frozen"}
+        arrays = {name: np.asarray(value) for name, value in on_this_process(moving).items()}
+        path = self.directory / f"not_finite_{done.step:08d}.npz"
+        if jax.process_index() == 0:
+            partial = path.with_suffix(".partial")
+            with partial.open("wb") as file:
+                np.savez(file, step=done.step, seed=self.config.seed, **arrays, **done.batch.origin)
+            partial.replace(path)
+        return path
 
     def evaluate(self, step: int, state: TrainState) -> None:
         self.look_at(0)
+        params = on_this_process(state.evaluation_params)
+        if jax.process_index() != 0:  # the first one does it, on its own devices; the others wait for its next step
+            return
         began = time.monotonic()
-        progress = step / self.end
-        values, pictures = self.stage.evaluate({"params": state.evaluation_params}, step, progress)
+        values, pictures = self.stage.evaluate({"params": params}, step, step / self.end)
         values = {name: float(value) for name, value in values.items()}
         self.writer.scalars(step, values)
         self.writer.pictures(step, pictures)
@@ -328,6 +358,7 @@ class _Run:
             "config": json.loads(to_json(self.config)),
             "loader": json.loads(loader_state),
             "seconds": self._seconds(),
+            "skipped_updates": self.skipped,
         }
         self.checkpoints.save(step, state, meta)
         self.saved = step
@@ -338,12 +369,16 @@ class _Run:
 
     def finish(self) -> None:
         self.checkpoints.wait()
-        write_finished(self.directory, self.end, self._seconds())
-        self._say(f"finished: {self.end} steps, {describe_seconds(self._seconds())}")
+        if jax.process_index() == 0:
+            write_finished(self.directory, self.end, self._seconds())
+        skipped = f", {self.skipped} updates skipped" if self.skipped else ""
+        self._say(f"finished: {self.end} steps, {describe_seconds(self._seconds())}{skipped}")
 
     def _say_size(self, state: TrainState) -> None:
         count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
         start = f"goes on from step {self.saved}" if self.saved else "starts"
+        if finished_step(self.directory) > self.saved:
+            start = f"was done up to step {finished_step(self.directory)}, but its checkpoint is gone; {start}"
         sizes = ", ".join(f"{axis} {size}" for axis, size in self.mesh.shape.items())
         self._say(f"{start}: {count:,} parameters, mesh {sizes} ({jax.devices()[0].device_kind})")
 

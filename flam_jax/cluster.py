@@ -1,0 +1,125 @@
+"""Several processes that run one program: how they find each other, and what one of them does for all."""
+
+import importlib.util
+import inspect
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+Result = TypeVar("Result")
+
+# The first process evaluates a finished model while the others have nothing left to do but to leave together with it.
+_LEAVE_TOGETHER_SECONDS = 7 * 86_400
+
+
+class ClusterError(RuntimeError):
+    """The processes of a run cannot find each other; the message is one line."""
+
+
+def start(flags: Mapping[str, str] | None = None) -> None:
+    """Joins the processes of this run, before anything asks JAX for its devices. A single machine never needs it.
+
+    Processes are joined where `flags` say so, and where a cluster says that there are several: a step of SLURM, Open
+    MPI, a TPU pod or GKE. JAX then finds the coordinator by itself.
+
+    Args:
+      flags: `coordinator` (host:port of process 0), `num_processes` and `process_id`; all of them or none.
+
+    Raises:
+      ClusterError: the others did not come.
+    """
+    arguments: dict[str, Any] = {}
+    if flags:
+        arguments = {
+            "coordinator_address": flags["coordinator"],
+            "num_processes": int(flags["num_processes"]),
+            "process_id": int(flags["process_id"]),
+        }
+    elif not detect(os.environ):
+        return
+    if "shutdown_timeout_seconds" in inspect.signature(jax.distributed.initialize).parameters:  # not in older versions
+        arguments["shutdown_timeout_seconds"] = _LEAVE_TOGETHER_SECONDS
+    try:
+        jax.distributed.initialize(**arguments)
+    except (RuntimeError, ValueError) as error:
+        line = str(error).strip().splitlines()[0]
+        raise ClusterError(f"{detect(os.environ) or 'the coordinator'}: processes cannot be joined: {line}") from error
+
+
+def detect(environment: Mapping[str, str]) -> str:
+    """The name of the cluster that started this process as one of several; empty on a single machine.
+
+    A job of one process needs no coordinator, and a shell within a job is not one of its processes: both run alone.
+    """
+    if "SLURM_STEP_ID" in environment and int(environment.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
+        return "SLURM"
+    if int(environment.get("OMPI_COMM_WORLD_SIZE", "1")) > 1:
+        return "Open MPI"
+    if environment.get("JAX_PLATFORMS", "").startswith("cpu"):
+        return ""
+    hosts = environment.get("TPU_PROCESS_ADDRESSES") or environment.get("TPU_WORKER_HOSTNAMES") or ""
+    if "," in hosts:
+        return "TPU pod on GKE"
+    # A Cloud TPU machine says by its metadata whether it is one of several; asking costs time, and nothing elsewhere.
+    has_chips = Path("/dev/accel0").exists() or Path("/dev/vfio/0").exists()
+    if has_chips and importlib.util.find_spec("libtpu") and "TPU_SKIP_MDS_QUERY" not in environment:
+        return "Cloud TPU"
+    return ""
+
+
+def on_first_process(
+    function: Callable[[], Result], *, errors: type[Exception] | tuple[type[Exception], ...] = ()
+) -> Result:
+    """What `function` gives on process 0, on every process; the others wait for it.
+
+    Args:
+      function: its result must survive JSON (tuples come back as lists).
+      errors: those that it may raise, with one text as their only argument. They are raised on every process: one
+        that went on alone would wait for ever.
+    """
+    if jax.process_count() == 1:
+        return function()
+    message: dict[str, Any] = {}
+    kinds = errors if isinstance(errors, tuple) else (errors,)
+    if jax.process_index() == 0:
+        try:
+            message = {"result": function()}
+        except kinds as error:
+            message = {"error": str(error), "kind": [isinstance(error, kind) for kind in kinds].index(True)}
+    message = json.loads(_broadcast(json.dumps(message).encode()))
+    if "error" in message:
+        raise kinds[message["kind"]](message["error"])
+    return message["result"]
+
+
+def _broadcast(data: bytes) -> bytes:
+    size = int(multihost_utils.broadcast_one_to_all(np.int32(len(data))))
+    padded = np.zeros(size, np.uint8)
+    if jax.process_index() == 0:
+        padded[:] = np.frombuffer(data, np.uint8)
+    return bytes(np.asarray(multihost_utils.broadcast_one_to_all(padded)))
+
+
+def say(text: str) -> None:
+    """Prints a line, once for all processes."""
+    if jax.process_index() == 0:
+        print(text, flush=True)
+
+
+def on_this_process(tree: Any) -> Any:
+    """Arrays that are spread over processes, whole on the first device of each; others as they are."""
+    if jax.process_count() == 1:
+        return tree
+
+    def whole(leaf: Any) -> Any:
+        if not isinstance(leaf, jax.Array) or leaf.is_fully_addressable:
+            return leaf
+        return jax.device_put(np.asarray(multihost_utils.process_allgather(leaf, tiled=True)), jax.local_devices()[0])
+
+    return jax.tree.map(whole, tree)

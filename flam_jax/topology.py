@@ -1,0 +1,469 @@
+"""What a training step would take on TPUs that are not there: memory, work, communication, scaling.
+
+    python -m flam_jax.topology --config=FILE[:ARGUMENTS] --topology=v5e:16x16 [--topology=... ...]
+
+    --topology   chip and shape of a slice: v4, v5e, v5p or v6e, as in v5e:16x16 or v5p:4x4x4; may be given again
+    --stage      tokenizer or dynamics (default)
+    --per_chip   examples a chip and step; by default what the configuration's batch is on the smallest topology
+    --fit        finds the largest number of examples a chip that fits into its memory
+    --parameters prints the sharding of every parameter
+    --json       a file for all numbers
+    --config.x.y=VALUE   changes one field of the configuration
+
+The real step is compiled by the TPU's own compiler (`pip install "flam_jax[tpu-plan]"`, on Linux, no TPU needed). What
+it says of memory, flops and communicated bytes is exact for that program. Seconds are estimates: the compiler's own for
+one chip's work, and bytes over the bandwidth of one axis of the interconnect, with nothing hidden behind work.
+"""
+
+import dataclasses
+import json
+import math
+import os
+import re
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from flam_jax.config import Config, ConfigError, load_config
+
+USAGE = "python -m flam_jax.topology --config=FILE[:ARGUMENTS] --topology=CHIP:SHAPE [--config.FIELD=VALUE ...]"
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+    """Published figures of a TPU chip (Google Cloud's TPU documentation).
+
+    Attributes:
+      memory: bytes of HBM.
+      flops: bf16 operations a second.
+      bandwidth: bytes a second between HBM and the chip.
+      link: bytes a second of one link of the interconnect, in one direction.
+    """
+
+    memory: float
+    flops: float
+    bandwidth: float
+    link: float
+
+
+CHIPS = {
+    "v4": Chip(memory=32 * 2**30, flops=275e12, bandwidth=1.2e12, link=50e9),
+    "v5e": Chip(memory=16 * 2**30, flops=197e12, bandwidth=0.819e12, link=50e9),
+    "v5p": Chip(memory=95 * 2**30, flops=459e12, bandwidth=2.765e12, link=100e9),
+    "v6e": Chip(memory=32 * 2**30, flops=918e12, bandwidth=1.64e12, link=112e9),
+}
+LINKS_USED = 2  # both directions of one axis of the torus: what a ring has, whichever axis it runs along
+
+
+@dataclasses.dataclass(frozen=True)
+class Collective:
+    """One kind of communication in a step.
+
+    Attributes:
+      kind: all-reduce, all-gather, reduce-scatter, all-to-all or collective-permute.
+      count: how often a step does it, loops counted as often as they run.
+      bytes: that a chip's results have, over all of them.
+      sent: bytes that a chip sends in a ring.
+    """
+
+    kind: str
+    count: int
+    bytes: int
+    sent: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What the compiler says of a step on one topology."""
+
+    topology: str
+    chips: int
+    mesh: dict[str, int]
+    per_chip: int  # examples
+    batch: int  # examples
+    memory: int  # bytes a chip needs
+    memory_limit: int  # bytes it has
+    flops: float  # a chip and step; loops count once
+    bytes: float  # between HBM and the chip; loops count once
+    seconds: float  # the compiler's estimate of one chip's work
+    collectives: list[Collective]
+    communication_seconds: float
+    efficiency: float | None  # of one chip alone, with as many examples
+    compile_seconds: float
+
+
+def main(arguments: list[str]) -> int:
+    """Prints the plans; returns the exit status."""
+    if "--help" in arguments or "-h" in arguments:
+        print(__doc__)
+        return 0
+    try:
+        options = _read(arguments)
+        _report(options)
+    except ConfigError as error:
+        print(f"flam_jax: {error}", file=sys.stderr)
+        return 2
+    except PlanError as error:
+        print(f"flam_jax: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+class PlanError(RuntimeError):
+    """A step that cannot be planned; the message is one line."""
+
+
+class DoesNotFit(PlanError):
+    """A step that needs more memory than a chip has."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """The command line."""
+
+    config: Config
+    topologies: list[str]
+    stage: str
+    per_chip: int | None
+    fit: bool
+    parameters: bool
+    json: str
+
+
+def _read(arguments: list[str]) -> Options:
+    from flam_jax.command_line import read_flags
+
+    values, overrides = read_flags(
+        arguments,
+        USAGE,
+        required=("--config", "--topology"),
+        optional=("--stage", "--per_chip", "--json"),
+        switches=("--fit", "--parameters"),
+        repeated=("--topology",),
+        takes_overrides=True,
+    )
+    topologies = values["--topology"].split("\n")
+    for topology in topologies:
+        split_name(topology)
+    stage = values.get("--stage", "dynamics")
+    if stage not in ("tokenizer", "dynamics"):
+        raise ConfigError(f"--stage={stage}: expected tokenizer or dynamics")
+    per_chip = values.get("--per_chip", "")
+    if per_chip and not (per_chip.isdecimal() and int(per_chip) > 0):
+        raise ConfigError(f"--per_chip={per_chip}: expected a whole number of at least 1")
+    return Options(
+        config=load_config(values["--config"], overrides=overrides),
+        topologies=topologies,
+        stage=stage,
+        per_chip=int(per_chip) if per_chip else None,
+        fit="--fit" in values,
+        parameters="--parameters" in values,
+        json=values.get("--json", ""),
+    )
+
+
+def split_name(topology: str) -> tuple[str, tuple[int, ...]]:
+    """`v5e:4x4` as chip and shape.
+
+    Raises:
+      ConfigError: there is no such chip, or the shape is none.
+    """
+    chip, _, shape = topology.partition(":")
+    dimensions = 3 if chip in ("v4", "v5p") else 2
+    if chip not in CHIPS or not re.fullmatch("x".join(["[1-9][0-9]*"] * dimensions), shape):
+        raise ConfigError(
+            f"--topology={topology}: expected one of {', '.join(CHIPS)} and a shape, as in v5e:16x16 or v5p:4x4x4"
+        )
+    return chip, tuple(int(size) for size in shape.split("x"))
+
+
+def devices_of(topology: str) -> list[Any]:
+    """The devices of a slice that need not exist.
+
+    Raises:
+      PlanError: the compiler is not installed, or does not know this slice.
+    """
+    # Ask no metadata server who we are; the rest keeps the compiler from looking for chips of this machine.
+    for name, value in (
+        ("TPU_SKIP_MDS_QUERY", "1"),
+        ("TPU_ACCELERATOR_TYPE", "none"),
+        ("TPU_WORKER_HOSTNAMES", "localhost"),
+    ):
+        os.environ.setdefault(name, value)
+    from jax.experimental import topologies
+
+    try:
+        return topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
+    except Exception as error:  # of whatever kind the plugin raises
+        line = str(error).strip().splitlines()[0][:200]
+        raise PlanError(
+            f"--topology={topology}: the TPU compiler does not give it: {line}; it comes with pip install"
+            ' "flam_jax[tpu-plan]", for Linux'
+        ) from error
+
+
+def plan(config: Config, topology: str, *, stage: str = "dynamics", per_chip: int, chips: int | None = None) -> Plan:
+    """Compiles the training step of a stage for a slice.
+
+    Args:
+      config: `mesh` says how the slice is cut; `batch_size` is replaced.
+      topology: chip and shape, as `v5e:4x4`.
+      stage: `tokenizer` or `dynamics`.
+      per_chip: examples a chip and step; chips that share an example have so many together.
+      chips: only the first so many of the slice, all of them by default.
+
+    Raises:
+      DoesNotFit: the step needs more memory than a chip has.
+      PlanError: the slice is unknown, or the compiler fails.
+      flam_jax.training.sharding.ShardingError: mesh and slice do not fit together.
+    """
+    from flam_jax.training.sharding import BATCH_AXES, make_mesh
+
+    chip = CHIPS[split_name(topology)[0]]
+    devices = devices_of(topology)[:chips]
+    mesh = make_mesh(**config.mesh, devices=devices) if chips is None else make_mesh(devices=devices)
+    batch = per_chip * math.prod(mesh.shape[axis] for axis in BATCH_AXES)
+    began = time.monotonic()
+    step = _compile(config, stage, batch, mesh)
+    compiled: Any = step.run
+    cost = compiled.cost_analysis()
+    collectives = read_collectives(compiled.as_text())
+    return Plan(
+        topology=topology,
+        chips=len(devices),
+        mesh=dict(mesh.shape),
+        per_chip=per_chip,
+        batch=batch,
+        memory=step.bytes or 0,
+        memory_limit=int(chip.memory),
+        flops=cost.get("flops", 0.0),
+        bytes=cost.get("bytes accessed", 0.0),
+        seconds=cost.get("optimal_seconds", 0.0),
+        collectives=collectives,
+        communication_seconds=sum(each.sent for each in collectives) / (LINKS_USED * chip.link),
+        efficiency=None,
+        compile_seconds=time.monotonic() - began,
+    )
+
+
+def _shapes(config: Config, stage_name: str, batch: int, mesh: Any) -> tuple[Any, Any, Any]:
+    """A stage without data, and the shapes of its state and batch on a mesh."""
+    import jax
+
+    from flam_jax.build import build_tokenizer
+    from flam_jax.training.dynamics_stage import DynamicsStage
+    from flam_jax.training.sharding import batch_sharding, replicated
+    from flam_jax.training.step import state_shapes
+    from flam_jax.training.tokenizer_stage import TokenizerStage
+
+    def on(sharding: Any, tree: Any) -> Any:
+        return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree)
+
+    if stage_name == "tokenizer":
+        stage = TokenizerStage(config, None)
+    else:
+        stage = DynamicsStage(config, None, None)
+    shapes = on(batch_sharding(mesh), stage.batch_shapes(batch))
+    if stage_name == "dynamics":
+        size = config.data.frame_size
+        frames = jax.ShapeDtypeStruct((1, size, size, 3), "float32")
+        tokenizer = jax.eval_shape(build_tokenizer(config).init, jax.random.key(0), frames)
+        shapes["frozen"] = on(replicated(mesh), tokenizer["params"])
+    training = config[stage_name].training
+    return stage, state_shapes(shapes, stage=stage, training=training, mesh=mesh), shapes
+
+
+def _compile(config: Config, stage_name: str, batch: int, mesh: Any) -> Any:
+    from flam_jax.training.step import compile_step
+
+    stage, state, shapes = _shapes(config, stage_name, batch, mesh)
+    training = config[stage_name].training
+    try:
+        return compile_step(state, shapes, stage=stage, training=training, seeds=[config.seed], mesh=mesh)
+    except Exception as error:  # XLA's errors have one type for everything
+        line = " ".join(str(error).split())[:300]
+        if "RESOURCE_EXHAUSTED" in line or "out of memory" in line.lower():
+            used = re.search(r"[Uu]sed ([\d.]+[KMGT]?) of ([\d.]+[KMGT]?)", line)
+            words = f": it needs {used[1]} of {used[2]} bytes" if used else ""
+            raise DoesNotFit(f"the {stage_name} step does not fit into a chip's memory{words}") from error
+        raise PlanError(f"the {stage_name} step does not compile: {line}") from error
+
+
+_SIZES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s16": 2, "u16": 2, "f32": 4, "s32": 4, "u32": 4, "f64": 8}
+_KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
+
+
+def read_collectives(text: str) -> list[Collective]:
+    """The communication of a compiled program, by kind.
+
+    Args:
+      text: optimized HLO. Loops of a known number of trips count so often, others once.
+    """
+    found: dict[str, list[tuple[int, int, float]]] = {}
+    times = _executions(text)
+    for computation, line in _instructions(text):
+        match = re.search(rf"= (.+?) ({'|'.join(_KINDS)})(-start)?\(", line)
+        if not match or not times.get(computation, 0):
+            continue
+        shapes, kind, is_start = match.groups()
+        sizes = [
+            math.prod(map(int, filter(None, dims.split(",")))) * _SIZES[name]
+            for name, dims in re.findall(rf"\b({'|'.join(_SIZES)})\[([\d,]*)\]", shapes)
+        ]
+        # The result of a start is a pair of operands and results, but for an all-reduce.
+        size = sum(sizes) if not is_start or kind == "all-reduce" else max(sizes, default=0)
+        group = _group_size(line)
+        share = (group - 1) / group if group > 1 else 0.0
+        sent = {
+            "all-reduce": 2 * share * size,
+            "reduce-scatter": (group - 1) * size,
+            "collective-permute": float(size),
+        }.get(kind, share * size)
+        found.setdefault(kind, []).append((times[computation], size, sent))
+    return [
+        Collective(
+            kind,
+            count=sum(number for number, *_ in each),
+            bytes=sum(number * size for number, size, _ in each),
+            sent=sum(number * sent for number, _, sent in each),
+        )
+        for kind, each in sorted(found.items())
+    ]
+
+
+def _instructions(text: str) -> Iterator[tuple[str, str]]:
+    """`(name of the computation, line)` of every instruction."""
+    computation = ""
+    for line in text.splitlines():
+        if line.endswith("{") and not line.startswith(" "):
+            computation = line.removeprefix("ENTRY ").split(" ")[0].lstrip("%")
+        elif " = " in line:
+            yield computation, line.strip()
+
+
+def _executions(text: str) -> dict[str, int]:
+    """How often each computation is run in one run of the program."""
+    calls: dict[str, list[tuple[str, int]]] = {}
+    for computation, line in _instructions(text):
+        body = re.search(r"\bbody=%?([\w.-]+)", line)
+        trips = re.search(r'"known_trip_count":\{"n":"(\d+)"', line)
+        for called in re.findall(r"(?:calls|body|condition|to_apply|\w+_computation)=%?([\w.-]+)", line):
+            number = int(trips[1]) if trips and body and called == body[1] else 1
+            calls.setdefault(called, []).append((computation, number))
+        for branches in re.findall(r"branch_computations=\{([^}]*)\}", line):
+            for called in branches.split(","):
+                calls.setdefault(called.strip().lstrip("%"), []).append((computation, 1))
+    entry = re.search(r"^ENTRY %?([\w.-]+)", text, re.MULTILINE)
+    times: dict[str, int] = {entry[1]: 1} if entry else {}
+
+    def count(name: str) -> int:
+        if name not in times:
+            times[name] = sum(count(caller) * number for caller, number in calls.get(name, ()))
+        return times[name]
+
+    return {name: count(name) for name in {computation for computation, _ in _instructions(text)}}
+
+
+def _group_size(line: str) -> int:
+    """Chips that take part in one collective."""
+    mesh = re.search(r"replica_groups=mesh\[([^\]]*)\]\s*\{([^}]*)\}", line)
+    if mesh:
+        sizes = dict(re.findall(r"'(\w+)'=(\d+)", mesh[1]))
+        return math.prod(int(sizes[name]) for name in re.findall(r"'(\w+)'", mesh[2]))
+    listed = re.search(r"replica_groups=\{\{([\d,]+)\}", line)
+    if listed:
+        return listed[1].count(",") + 1
+    shaped = re.search(r"replica_groups=\[\d+,(\d+)\]", line)
+    return int(shaped[1]) if shaped else 2
+
+
+def largest_fit(config: Config, topology: str, *, stage: str) -> Plan:
+    """The plan with the most examples a chip that fits.
+
+    Raises:
+      DoesNotFit: not even one example fits.
+    """
+    parts = config[stage].training.accumulate
+    fits = plan(config, topology, stage=stage, per_chip=parts)
+    low, high = 1, 0  # in units of `accumulate`: the largest known to fit, the smallest known not to
+    while high == 0 or high - low > max(1, low // 8):  # to an eighth: a compilation takes a minute
+        middle = 2 * low if high == 0 else (low + high) // 2
+        try:
+            fits, low = plan(config, topology, stage=stage, per_chip=parts * middle), middle
+            print(f"{topology}: {fits.per_chip} examples a chip fit", flush=True)
+        except DoesNotFit as error:
+            high = middle
+            print(f"{topology}: {parts * middle} examples a chip do not: {error}", flush=True)
+    return fits
+
+
+def _report(options: Options) -> None:
+    from flam_jax.training.sharding import BATCH_AXES, describe, make_mesh
+
+    config, stage = options.config, options.stage
+    training = config[stage].training
+    meshes = {name: make_mesh(**config.mesh, devices=devices_of(name)) for name in options.topologies}
+    parts = {name: math.prod(mesh.shape[axis] for axis in BATCH_AXES) for name, mesh in meshes.items()}
+    # The same for all, so that they can be compared, and a whole number of parts.
+    per_chip = options.per_chip or max(1, training.batch_size // min(parts.values()) // training.accumulate)
+    per_chip = per_chip if options.per_chip else per_chip * training.accumulate
+    _, state, _ = _shapes(config, stage, per_chip * parts[options.topologies[0]], meshes[options.topologies[0]])
+    import jax
+
+    count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+    print(f"{stage}: {count:,} parameters, {training.dtype}, windows of {training.window} frames", flush=True)
+    if options.parameters:
+        print(describe(state), flush=True)
+    plans = []
+    alone: dict[tuple[str, int], Plan] = {}
+    for name in options.topologies:
+        try:
+            found = (
+                largest_fit(config, name, stage=stage)
+                if options.fit
+                else plan(config, name, stage=stage, per_chip=per_chip)
+            )
+        except DoesNotFit as error:
+            raise DoesNotFit(f"--topology={name}: with {per_chip} examples a chip {error}; try --fit") from error
+        key = (split_name(name)[0], found.per_chip)
+        if key not in alone:
+            alone[key] = plan(config, name, stage=stage, per_chip=found.per_chip, chips=1)
+        found = dataclasses.replace(found, efficiency=_efficiency(found, alone[key]))
+        plans.append(found)
+        print(_describe(found), flush=True)
+    if options.json:
+        from flam_jax.checkpoints import write_text
+
+        write_text(Path(options.json), json.dumps([dataclasses.asdict(each) for each in plans], indent=2))
+
+
+def _efficiency(many: Plan, one: Plan) -> float:
+    """Of a chip among many, against one alone that does as many examples: work alone over work and communication."""
+    shared = many.mesh["factor"]  # chips that share an example have more chips for it
+    return one.seconds / shared / (many.seconds + many.communication_seconds)
+
+
+def _describe(found: Plan) -> str:
+    size = ", ".join(f"{axis} {number}" for axis, number in found.mesh.items())
+    share = found.memory / found.memory_limit
+    seconds = found.seconds + found.communication_seconds
+    lines = [
+        f"{found.topology}: {found.chips} chips ({size}), {found.per_chip} examples a chip, {found.batch} together",
+        f"  memory a chip      {found.memory / 2**30:8.2f} GiB of {found.memory_limit / 2**30:.0f} ({share:.0%})",
+        f"  work a chip        {found.flops / 1e12:8.2f} TFLOP, {found.bytes / 1e9:.1f} GB (loops count once)",
+        f"  estimate, work     {found.seconds * 1e3:8.1f} ms a step (the compiler's)",
+        f"  estimate, exchange {found.communication_seconds * 1e3:8.1f} ms a step, nothing of it hidden",
+        *(f"    {each.kind:<18}{each.count:6} times, {each.bytes / 1e6:.1f} MB" for each in found.collectives),
+        f"  estimate, together {seconds * 1e3:8.1f} ms a step, {found.batch / seconds:.0f} examples a second",
+    ]
+    if found.efficiency is not None:
+        lines.append(f"  estimate, weak scaling against one chip: {found.efficiency:.3f}")
+    return "\n".join([*lines, f"  compiled in {found.compile_seconds:.0f} s"])
+
+
+if __name__ == "__main__":
+    # The steps are compiled for chips that are not here: whatever is here is left alone.
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    sys.exit(main(sys.argv[1:]))

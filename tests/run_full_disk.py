@@ -1,0 +1,55 @@
+"""Trains on a small disk that fills up, then makes room and goes on; started by test_checkpoints.py."""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import jax
+import numpy as np
+
+from flam_jax.checkpoints import CheckpointError, Checkpoints
+from flam_jax.training.trainer import train
+from tests.training.stand_in import TinyLoader, TinyStage, tiny_config
+
+WIDTH = 8_000  # some megabytes a checkpoint
+
+
+class FillingLoader(TinyLoader):
+    """Leaves hardly any room on the disk after its first batches."""
+
+    def __init__(self, rest: Path):
+        super().__init__()
+        self.rest = rest
+
+    def __next__(self) -> dict[str, np.ndarray]:
+        if self.position == 5:
+            space = os.statvfs(self.rest.parent)
+            self.rest.write_bytes(bytes(max(space.f_bavail * space.f_bsize - 2**20, 0)))
+        return super().__next__()
+
+
+def main(disk: Path) -> None:
+    config = tiny_config(checkpoint_every=2, checkpoints_kept=1, eval_every=12)
+    stage, rest = disk / "run" / "tokenizer", disk / "rest"
+    error = ""
+    try:
+        train(TinyStage(width=WIDTH), config, disk / "run", lambda: FillingLoader(rest))
+    except CheckpointError as caught:
+        error = str(caught)
+    steps = [int(path.name) for path in (stage / "checkpoints").iterdir() if path.name.isdecimal()]
+    rest.unlink()
+    with Checkpoints(stage) as checkpoints:
+        then = checkpoints.latest_step()
+    variables = train(TinyStage(width=WIDTH), config, disk / "run", TinyLoader)
+    straight = train(
+        TinyStage(width=WIDTH), tiny_config(eval_every=12, checkpoint_every=12), disk / "other", TinyLoader
+    )
+    equal = jax.tree.all(jax.tree.map(np.array_equal, variables, straight))
+    print(json.dumps({"error": error, "good": max(steps, default=0), "then": then, "equal": equal}))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
