@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -21,7 +21,10 @@ _FOR_EVER = 2**40
 
 @runtime_checkable
 class Records(Protocol):
-    """What the loader reads: records by number, each a dict of arrays with time first."""
+    """What the loader reads: records by number, each a dict of arrays with time first.
+
+    One that knows of records that cannot be read has `find`, `skips`, `unreadable` and `faults` too, see `ClipSource`.
+    """
 
     def __len__(self) -> int: ...
 
@@ -82,24 +85,30 @@ class _ReadWindows(grain.transforms.Map):
 
     def map(self, element: tuple[np.ndarray, np.ndarray]) -> dict[str, np.ndarray]:
         records, starts = element
-        read = getattr(self._source, "read", None)
+        find = getattr(self._source, "find", None)
         columns: dict[str, list[np.ndarray]] = {key: [] for key in self._keys}
-        for record, start in zip(records.tolist(), starts.tolist(), strict=True):
-            fields = read(record, self._keys) if read else self._source[record]
+        found = records.copy()
+        for row, (record, start) in enumerate(zip(records.tolist(), starts.tolist(), strict=True)):
+            found[row], fields = find(record, self._keys) if find else (record, self._source[record])
             for key in self._keys:
                 columns[key].append(fields[key][start : start + self._window])
-        return {key: np.stack(column) for key, column in columns.items()} | {"record": records, "start": starts}
+        batch = {key: np.stack(column) for key, column in columns.items()} | {"record": found, "start": starts}
+        if getattr(self._source, "skips", False):
+            batch["skipped"] = np.where(found == records, -1, records)
+        return batch
 
 
 class Loader(Iterator[dict[str, np.ndarray]]):
     """Iterates over batches. Its state is the number of the next batch, whatever the processes and workers."""
 
-    def __init__(self, dataset: grain.MapDataset, plan: WindowPlan, num_workers: int):
+    def __init__(self, source: Records, dataset: grain.MapDataset, plan: WindowPlan, num_workers: int):
+        self._source: Any = source
         self._dataset = dataset
         self._plan = plan
         self._num_workers = num_workers
         self._step = 0
         self._iterator: Any = None
+        self._told: set[str] = set()
 
     @property
     def batches_per_epoch(self) -> float:
@@ -115,8 +124,16 @@ class Loader(Iterator[dict[str, np.ndarray]]):
             self._iterator = self._start()
         batch = next(self._iterator)
         self._step += 1
+        if "skipped" in batch:  # what worker processes have met
+            self._source.unreadable.update(batch["skipped"][batch["skipped"] >= 0].tolist())
         # Batches of worker processes lie in shared memory, which complains when it outlives the loader.
         return {key: np.array(value) for key, value in batch.items()} if self._num_workers else batch
+
+    def faults(self, records: Iterable[int]) -> list[str]:
+        """One line for each file in which some of these skipped records lie; no line twice."""
+        lines = [line for line in self._source.faults(records) if line not in self._told]
+        self._told.update(lines)
+        return lines
 
     def get_state(self) -> dict[str, int]:
         """The number of the next batch; plain numbers, fit for JSON."""
@@ -175,7 +192,8 @@ def make_loader(
 
     Returns:
       An iterator of `{key: [b window ...] for key in keys}` with `"record"` and `"start"`, int64[b]: which record, and
-      which of its frames comes first.
+      which of its frames comes first. From records that are skipped where they cannot be read, also `"skipped"`,
+      int64[b]: the record that `"record"` stands in for, or -1.
 
     Raises:
       DataError: there are no records, or their clips are shorter than the window.
@@ -190,4 +208,4 @@ def make_loader(
         raise DataError(f"a window of {window} frames does not fit into clips of {length}")
     plan = WindowPlan(len(source), length, window, batch_size, seed, shuffle, repeat, process_index, process_count)
     dataset = grain.MapDataset.source(plan).map(_ReadWindows(source, window, keys))
-    return Loader(dataset, plan, num_workers)
+    return Loader(source, dataset, plan, num_workers)
