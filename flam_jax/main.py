@@ -144,6 +144,8 @@ def _finish(configs: Sequence[Config], workdirs: Sequence[Path], dataset: Any, m
         evaluate(job.config, job.workdir, dataset)
         folder = job.workdir
         print(f"done: {folder}/report.html, {folder}/evaluation.json; curves: tensorboard --logdir {folder}")
+    for line in dataset.faults():
+        print(line)
 
 
 def prepare_workdir(path: str | Path) -> Path:
