@@ -63,14 +63,19 @@ class Dataset:
         return self.builder.twin(self.recipe, record)
 
     def describe(self) -> str:
-        """One line for logs."""
+        """One line for logs, and one more for each file with records that cannot be read and are skipped."""
         counts = ", ".join(f"{len(source)} {name}" for name, source in self.splits.items())
         size = sum(file.stat().st_size for file in self.directory.iterdir() if file.is_file())
         recipe = self.recipe
-        return (
+        line = (
             f"{recipe.dataset} {recipe.label}: {counts} clips of {recipe.clip_length} frames,"
             f" {recipe.frame_size}x{recipe.frame_size}, {size / 2**20:.1f} MiB in {self.directory}"
         )
+        return "\n".join([line, *self.faults()])
+
+    def faults(self) -> list[str]:
+        """One line for each file with records that cannot be read and are skipped, as far as they have been met."""
+        return [line for source in self.splits.values() for line in source.faults()]
 
 
 def prepare(data: Any, show_progress: bool = True) -> Dataset:
@@ -78,12 +83,13 @@ def prepare(data: Any, show_progress: bool = True) -> Dataset:
 
     Args:
       data: the `data` node of a configuration: `name`, `path`, `seed`, `frame_size` (pixels), `num_frames`,
-        `clip_length` (frames), `generate_workers` (processes; 0: as many cores as it is worth) and a node of the data
-        set's own name.
+        `clip_length` (frames), `generate_workers` (processes; 0: as many cores as it is worth), `on_corrupt` (`stop` or
+        `skip`: what to do about records that cannot be read, see `ClipSource`) and a node of the data set's own name.
       show_progress: while generating, on standard error.
 
     Raises:
-      DataError: a library is missing, the path cannot be written, or what lies there is not the whole data set.
+      DataError: a library is missing, the path cannot be written, or what lies there is not the whole data set (with
+        `on_corrupt = "skip"`: has no record of a split).
     """
     if data.name not in _BUILDERS:
         raise DataError(f"config.data.name = {data.name!r}: expected one of {', '.join(_BUILDERS)}")
@@ -93,7 +99,7 @@ def prepare(data: Any, show_progress: bool = True) -> Dataset:
     directory = Path(data.path) / recipe.dataset / recipe.label / str(builder_class.VERSION)
     if not directory.exists():
         _generate(builder_class, recipe, directory, data, show_progress)
-    splits = open_splits(directory, recipe)
+    splits = open_splits(directory, recipe, skips=data.on_corrupt == "skip")
     dataset = Dataset(directory, recipe, splits, builder_class)
     if not (directory / "blank.npy").exists():
         _save_blank(dataset)

@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -21,7 +21,10 @@ _FOR_EVER = 2**40
 
 @runtime_checkable
 class Records(Protocol):
-    """What the loader reads: records by number, each a dict of arrays with time first."""
+    """What the loader reads: records by number, each a dict of arrays with time first.
+
+    One that knows of records that cannot be read has `find`, `skips`, `unreadable` and `faults` too, see `ClipSource`.
+    """
 
     def __len__(self) -> int: ...
 
@@ -43,21 +46,18 @@ class WindowPlan:
     seed: int
     shuffle: bool
     repeat: bool
-    process_index: int
-    process_count: int
+    rows: tuple[int, ...]  # of every batch, those that this process reads
 
     def __len__(self) -> int:
         return _FOR_EVER if self.repeat else math.ceil(self.num_records / self.batch_size)
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """`(record, start)`, int64[b] each: the rows of batch `index` that belong to this process."""
+        """`(record, start)`, int64[b] each: those rows of batch `index` that this process reads."""
         step = int(index)
         if not 0 <= step < len(self):
             raise IndexError(step)
-        share = self.batch_size // self.process_count
-        first = step * self.batch_size + self.process_index * share
-        end = first + share if self.repeat else min(first + share, self.num_records)
-        rows = [divmod(number, self.num_records) for number in range(first, end)]
+        numbers = [step * self.batch_size + row for row in self.rows]
+        rows = [divmod(number, self.num_records) for number in numbers if self.repeat or number < self.num_records]
         orders = {epoch: _order(self, epoch) for epoch, _ in rows}
         records = np.array([orders[epoch][0][place] for epoch, place in rows], np.int64)
         starts = np.array([orders[epoch][1][place] for epoch, place in rows], np.int64)
@@ -82,24 +82,30 @@ class _ReadWindows(grain.transforms.Map):
 
     def map(self, element: tuple[np.ndarray, np.ndarray]) -> dict[str, np.ndarray]:
         records, starts = element
-        read = getattr(self._source, "read", None)
+        find = getattr(self._source, "find", None)
         columns: dict[str, list[np.ndarray]] = {key: [] for key in self._keys}
-        for record, start in zip(records.tolist(), starts.tolist(), strict=True):
-            fields = read(record, self._keys) if read else self._source[record]
+        found = records.copy()
+        for row, (record, start) in enumerate(zip(records.tolist(), starts.tolist(), strict=True)):
+            found[row], fields = find(record, self._keys) if find else (record, self._source[record])
             for key in self._keys:
                 columns[key].append(fields[key][start : start + self._window])
-        return {key: np.stack(column) for key, column in columns.items()} | {"record": records, "start": starts}
+        batch = {key: np.stack(column) for key, column in columns.items()} | {"record": found, "start": starts}
+        if getattr(self._source, "skips", False):
+            batch["skipped"] = np.where(found == records, -1, records)
+        return batch
 
 
 class Loader(Iterator[dict[str, np.ndarray]]):
     """Iterates over batches. Its state is the number of the next batch, whatever the processes and workers."""
 
-    def __init__(self, dataset: grain.MapDataset, plan: WindowPlan, num_workers: int):
+    def __init__(self, source: Records, dataset: grain.MapDataset, plan: WindowPlan, num_workers: int):
+        self._source: Any = source
         self._dataset = dataset
         self._plan = plan
         self._num_workers = num_workers
         self._step = 0
         self._iterator: Any = None
+        self._told: set[str] = set()
 
     @property
     def batches_per_epoch(self) -> float:
@@ -115,8 +121,16 @@ class Loader(Iterator[dict[str, np.ndarray]]):
             self._iterator = self._start()
         batch = next(self._iterator)
         self._step += 1
+        if "skipped" in batch:  # what worker processes have met
+            self._source.unreadable.update(batch["skipped"][batch["skipped"] >= 0].tolist())
         # Batches of worker processes lie in shared memory, which complains when it outlives the loader.
         return {key: np.array(value) for key, value in batch.items()} if self._num_workers else batch
+
+    def faults(self, records: Iterable[int]) -> list[str]:
+        """One line for each file in which some of these skipped records lie; no line twice."""
+        lines = [line for line in self._source.faults(records) if line not in self._told]
+        self._told.update(lines)
+        return lines
 
     def get_state(self) -> dict[str, int]:
         """The number of the next batch; plain numbers, fit for JSON."""
@@ -154,40 +168,40 @@ def make_loader(
     shuffle: bool = True,
     repeat: bool = True,
     num_workers: int = 0,
-    process_index: int = 0,
-    process_count: int = 1,
+    rows: Sequence[int] | None = None,
     keys: Sequence[str] = ("frames",),
 ) -> Loader:
     """Batches of random windows.
 
     Args:
       source: records; those of `Dataset.split`, or any sequence of dicts of arrays with time first.
-      batch_size: windows a batch over all processes; each process gets an equal share, in the order of the processes.
+      batch_size: windows a batch over all processes.
       window: consecutive frames of one record.
       seed: of the order and of the windows' starts.
       shuffle: a new order of records every epoch; otherwise the records' own order. Starts are random in both cases.
       repeat: go on for ever, batches running across the ends of epochs; otherwise one epoch, whose last batch may be
         smaller.
       num_workers: processes that read; 0 reads in threads.
-      process_index: this process.
-      process_count: processes that share a batch.
+      rows: of every batch, those that this process reads, from 0; all of them by default.
       keys: fields to cut windows from.
 
     Returns:
       An iterator of `{key: [b window ...] for key in keys}` with `"record"` and `"start"`, int64[b]: which record, and
-      which of its frames comes first.
+      which of its frames comes first. From records that are skipped where they cannot be read, also `"skipped"`,
+      int64[b]: the record that `"record"` stands in for, or -1.
 
     Raises:
       DataError: there are no records, or their clips are shorter than the window.
-      ValueError: the batch does not divide by the processes.
+      ValueError: a batch has no such rows.
     """
-    if batch_size % process_count:
-        raise ValueError(f"batch_size = {batch_size}: expected a multiple of the {process_count} processes")
+    rows = tuple(range(batch_size) if rows is None else rows)
+    if not rows or not all(0 <= row < batch_size for row in rows):
+        raise ValueError(f"rows = {rows}: expected some of 0 to {batch_size - 1}")
     if not len(source):
         raise DataError(f"{source!r} has no records")
     length = len(source[0][keys[0]])
     if window > length:
         raise DataError(f"a window of {window} frames does not fit into clips of {length}")
-    plan = WindowPlan(len(source), length, window, batch_size, seed, shuffle, repeat, process_index, process_count)
+    plan = WindowPlan(len(source), length, window, batch_size, seed, shuffle, repeat, rows)
     dataset = grain.MapDataset.source(plan).map(_ReadWindows(source, window, keys))
-    return Loader(dataset, plan, num_workers)
+    return Loader(source, dataset, plan, num_workers)

@@ -165,11 +165,13 @@ def config_hash(config: Config) -> str:
     return hashlib.sha256(to_json(config).encode()).hexdigest()[:12]
 
 
-# Fields that say where and how fast a run goes, not what comes out of it.
+# Fields that say where and how fast a run goes, not what comes out of it; and what it does about damaged data, so that
+# a run that they have stopped can go on without them. With whole data that changes nothing.
 _FREE = (
     "data.path",
     "data.generate_workers",
     "data.loader_workers",
+    "data.on_corrupt",
     "training.on_nonfinite",  # a run that was stopped may go on with the other way
     "training.log_every",
     "training.eval_every",
@@ -181,9 +183,10 @@ _FREE = (
 def differences(stored: Mapping[str, Any], config: Config, stage: str) -> list[tuple[str, Any, Any]]:
     """Fields in which a stage's stored configuration contradicts the one asked for now.
 
-    What may change between two starts in one workdir: `mesh`, `evaluation`, where data lie and how many processes make
-    or read them, how often is logged, evaluated and saved, and `num_steps` of the stage itself, which may grow. The
-    tokenizer does not depend on `dynamics`; the dynamics depend on the tokenizer's configuration.
+    What may change between two starts in one workdir: `mesh`, `evaluation`, where data lie, how many processes make or
+    read them and what is done about damaged ones, how often is logged, evaluated and saved, and `num_steps` of the
+    stage itself, which may grow. The tokenizer does not depend on `dynamics`; the dynamics depend on the tokenizer's
+    configuration.
 
     Args:
       stored: the tree that `to_json` wrote.

@@ -107,13 +107,12 @@ def run(config: Config, workdir: Path, last: str = "report") -> None:
       last: `report`, or `tokenizer` for a tokenizer that other runs take with `tokenizer.restore_from`.
     """
     from flam_jax.training.tokenizer_stage import TokenizerStage
-    from flam_jax.training.trainer import train
+    from flam_jax.training.trainer import train_together
 
     mesh = _check(config, workdir)
     dataset = _prepare_data(config)
     if not config.tokenizer.restore_from:
-        tokenizer = TokenizerStage(config, dataset)
-        train(tokenizer, config, workdir, tokenizer.make_loader, mesh=mesh)
+        train_together([_job(TokenizerStage(config, dataset), config, workdir, mesh)], mesh=mesh)
     if last == "report":
         _finish([config], [workdir], dataset, mesh)
 
@@ -167,7 +166,7 @@ def _finish(configs: Sequence[Config], workdirs: Sequence[Path], dataset: Any, m
     from flam_jax.cluster import say
     from flam_jax.evaluation import evaluate
     from flam_jax.training.dynamics_stage import DynamicsStage
-    from flam_jax.training.trainer import Job, train_together
+    from flam_jax.training.trainer import train_together
     from flam_jax.world_model import WorldModel
 
     jobs = []
@@ -175,7 +174,7 @@ def _finish(configs: Sequence[Config], workdirs: Sequence[Path], dataset: Any, m
         if config.tokenizer.restore_from:
             say(f"tokenizer of {config.tokenizer.restore_from}")
         stage = DynamicsStage(config, dataset, restore_parameters(workdir / "tokenizer"))
-        jobs.append(Job(stage, config, workdir, stage.make_loader))
+        jobs.append(_job(stage, config, workdir, mesh))
     train_together(jobs, mesh=mesh)
     for job in jobs:
         folder = job.workdir
@@ -183,6 +182,17 @@ def _finish(configs: Sequence[Config], workdirs: Sequence[Path], dataset: Any, m
         if jax.process_index() == 0:
             evaluate(job.config, folder, dataset, world_model)
         say(f"done: {folder}/report.html, {folder}/evaluation.json; curves: tensorboard --logdir {folder}")
+    for line in dataset.faults():
+        say(line)
+
+
+def _job(stage: Any, config: Config, workdir: Path, mesh: Any) -> Any:
+    """A run of one stage, in which every process reads the rows that its devices hold."""
+    from flam_jax.training.sharding import local_rows
+    from flam_jax.training.trainer import Job
+
+    batch_size = config[stage.name].training.batch_size
+    return Job(stage, config, workdir, lambda: stage.make_loader(local_rows(mesh, batch_size)))
 
 
 def prepare_workdir(path: str | Path) -> Path:

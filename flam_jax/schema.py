@@ -57,6 +57,7 @@ def default_config() -> Config:
                 clip_length=32,  # consecutive frames of one episode per record
                 generate_workers=0,  # processes that render; 0 means one per core
                 loader_workers=0,  # processes that read; 0 reads in threads of the training process
+                on_corrupt="stop",  # stop | skip: of a record that cannot be read, end or take another in its place
                 multigrid=dict(
                     grid_size=8,  # cells per side, the outer wall included
                     num_agents=4,
@@ -136,6 +137,7 @@ def default_config() -> Config:
 
 CHOICES = {
     "data.name": ("multigrid", "procgen"),
+    "data.on_corrupt": ("stop", "skip"),
     "data.procgen.game": ("bigfish", "leaper", "starpilot"),
     "tokenizer.encoder": ("impala", "patch"),
     "tokenizer.decoder": ("cnn", "patch"),

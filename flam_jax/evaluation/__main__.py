@@ -35,6 +35,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"flam_jax.evaluation: {error}", file=sys.stderr)
         return 1
     rollout = result["rollout"]
+    if "skipped_clips" in rollout:
+        print(f"{rollout['skipped_clips']} clips cannot be read and are skipped: others stood in for them")
     print(
         f"{result['split']}: PSNR {rollout['psnr'][0]:.2f} dB at step 1, {rollout['psnr'][-1]:.2f} at step "
         f"{len(rollout['psnr'])}, ceiling {rollout['ceiling_psnr_mean']:.2f}; see {options.workdir}/report.html"

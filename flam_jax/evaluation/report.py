@@ -128,8 +128,10 @@ def _header(result: dict[str, Any]) -> str:
         cards.append(_card("Position probe", _share(binding["probe_accuracy"]), "linear, from matched slots"))
     units = f"{actions['active_units']} of {actions['units']} units active"
     cards.append(_card("KL, nats a frame", f"{actions['kl']:.1f}", units))
+    skipped = rollout.get("skipped_clips", 0)
     facts = [
-        f"split: {result['split']}, {rollout['clips']} clips",
+        f"split: {result['split']}, {rollout['clips']} clips"
+        + (f", {skipped} of them in place of some that cannot be read" if skipped else ""),
         f"seed {result['seed']}",
         "steps: " + ", ".join(f"{stage} {count:,}" for stage, count in result["steps"].items()),
         "time: " + ", ".join(f"{stage} {_duration(seconds)}" for stage, seconds in result["seconds"].items()),

@@ -131,6 +131,9 @@ def score(config: Config, world_model: WorldModel, dataset: Any) -> dict[str, An
         "rollout": rolling.summarize(parts, fvd, no_lpips),
         "actions": _action_scores(world_model, seen, settings.batch_size),
     }
+    skipped = getattr(source, "unreadable", set()).intersection(clips)  # others stood in for them
+    if skipped:
+        result["rollout"]["skipped_clips"] = len(skipped)
     if "positions" in records[0]:
         grid_size = config.data.multigrid.grid_size
         record = {key: np.concatenate([part[key] for part in records]) for key in records[0]}

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from flam_jax.training.sharding import batch_sharding
 
 # Entries of a batch that say where it came from; they stay on the host.
-HOST_ENTRIES = ("record", "start")
+HOST_ENTRIES = ("record", "start", "skipped")
 
 
 @runtime_checkable
@@ -41,6 +41,6 @@ def next_batch(loader: Loader, mesh: Mesh) -> DeviceBatch:
 
 def _to_devices(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
     sharding = batch_sharding(mesh)
-    if jax.process_count() > 1:  # every process holds its share of the global batch
+    if jax.process_count() > 1:  # every process has read the rows of its devices (`sharding.local_rows`)
         return {name: jax.make_array_from_process_local_data(sharding, value) for name, value in batch.items()}
     return jax.device_put(batch, sharding)

@@ -1,7 +1,7 @@
 """Codes of a whole split, computed once by the frozen tokenizer: a few bytes a patch, no frames to encode anew."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -15,18 +15,32 @@ FRAMES_AT_ONCE = 256
 class CodeRecords:
     """Stands in for a split's records: `records[i]` is `{"codes": u16[t h w]}` (u32 for more than 65,536 codes).
 
-    Lives in memory, can be pickled.
+    Lives in memory, can be pickled. Where records of the split are skipped, it tells so as they do (`ClipSource`).
     """
 
-    def __init__(self, codes: np.ndarray, **kept: np.ndarray):
-        """Takes the codes of all clips, [n t h w], and other fields of the records that are kept, [n t ...]."""
-        self.codes, self.kept = codes, kept
+    def __init__(self, codes: np.ndarray, kept: Mapping[str, np.ndarray], numbers: Sequence[int], source: Any):
+        """Takes what has been read.
+
+        Args:
+          codes: of all clips, [n t h w].
+          kept: other fields of the records, [n t ...].
+          numbers: of the record that each clip is; another one's where it was skipped.
+          source: the records.
+        """
+        self.codes, self.kept, self.numbers = codes, kept, numbers
+        self.skips = getattr(source, "skips", False)
+        if self.skips:
+            self.unreadable, self.faults = source.unreadable, source.faults
 
     def __len__(self) -> int:
         return len(self.codes)
 
     def __repr__(self) -> str:
         return f"CodeRecords({len(self)} clips)"
+
+    def find(self, index: int, keys: Iterable[str]) -> tuple[int, dict[str, np.ndarray]]:
+        """One record, and its number in the split."""
+        return self.numbers[index], self[index]
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
         return {"codes": self.codes[index], **{name: values[index] for name, values in self.kept.items()}}
@@ -54,16 +68,20 @@ def encode_records(tokenizer: nn.Module, params: Any, source: Any, keep: tuple[s
         codes = tokenizer.apply({"params": params}, features, method="codes")
         return codes.astype(smallest)  # type: ignore
 
-    read = getattr(source, "read", lambda i, _: source[i])  # the fields that are needed, where that is possible
-    length = len(read(0, ("frames",))["frames"])
+    find = getattr(source, "find", lambda i, _: (i, source[i]))  # the fields that are needed, where that is possible
+    length = len(find(0, ("frames",))[1]["frames"])
     clips_at_once = max(1, FRAMES_AT_ONCE // length)
     codes = []
+    numbers: list[int] = []
     kept: dict[str, list[np.ndarray]] = {name: [] for name in keep}
     for first in range(0, len(source), clips_at_once):
         # The last group is filled up with its last clip, so that one compiled program serves all.
-        clips = [read(min(i, len(source) - 1), ("frames", *keep)) for i in range(first, first + clips_at_once)]
+        found = [find(min(i, len(source) - 1), ("frames", *keep)) for i in range(first, first + clips_at_once)]
+        numbers += [number for number, _ in found]
+        clips = [clip for _, clip in found]
         codes.append(np.asarray(encode(params, np.stack([clip["frames"] for clip in clips]))))
         for name, values in kept.items():
             values.append(np.stack([clip[name] for clip in clips]))
     join = lambda parts: np.concatenate(parts)[: len(source)]  # noqa: E731
-    return CodeRecords(join(codes), **{name: join(values) for name, values in kept.items()})
+    kept_values = {name: join(values) for name, values in kept.items()}
+    return CodeRecords(join(codes), kept_values, numbers[: len(source)], source)

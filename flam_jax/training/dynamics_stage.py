@@ -1,7 +1,7 @@
 """Stage 2: factorizer, inverse and forward dynamics and aggregator learn on the frozen tokenizer's features."""
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -41,8 +41,8 @@ class DynamicsStage:
         # Of the records' fields, what a step reads beside the frames.
         self.told = ("actions",) if isinstance(self.module, ActionConditioned) else ()
 
-    def make_loader(self) -> Any:
-        """Training batches of this process: frames, or their codes with `cache_codes`."""
+    def make_loader(self, rows: Sequence[int] | None = None) -> Any:
+        """Training batches, or certain rows of them: frames, or their codes with `cache_codes`."""
         from data_pipelines import make_loader
 
         training, records = self.fields.training, self.dataset.split("train")
@@ -55,8 +55,7 @@ class DynamicsStage:
             window=training.window,
             seed=self.config.seed,
             num_workers=self.config.data.loader_workers,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
+            rows=rows,
         )
 
     def batch_shapes(self, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:

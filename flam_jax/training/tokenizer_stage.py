@@ -1,7 +1,7 @@
 """Stage 1: the tokenizer learns to draw frames from codes."""
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -32,8 +32,8 @@ class TokenizerStage:
         fields = ("change_weight", "l1_weight", "l2_weight", "gradient_weight", "consistency_weight")
         self.weights = {name: config.tokenizer[name] for name in fields}
 
-    def make_loader(self) -> Any:
-        """Training batches of this process."""
+    def make_loader(self, rows: Sequence[int] | None = None) -> Any:
+        """Training batches, or certain rows of them."""
         from data_pipelines import make_loader
 
         training = self.config.tokenizer.training
@@ -43,8 +43,7 @@ class TokenizerStage:
             window=training.window,
             seed=self.config.seed,
             num_workers=self.config.data.loader_workers,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
+            rows=rows,
         )
 
     def batch_shapes(self, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:

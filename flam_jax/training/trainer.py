@@ -20,6 +20,7 @@ from flam_jax.training.batches import DeviceBatch, Loader, next_batch
 from flam_jax.training.metrics import MetricWriter, NoWriter, Progress, describe_seconds
 from flam_jax.training.sharding import RULES, Rule, check_batch_size, make_mesh, replicated, tree_shardings
 from flam_jax.training.signals import Preempted, StopRequest
+from flam_jax.training.skipped import Skipped
 from flam_jax.training.stage import Stage
 from flam_jax.training.state import TrainState
 from flam_jax.training.step import WATCHED, compile_step, make_state, state_shapes
@@ -229,7 +230,8 @@ class _Run:
         self.saved = checkpoints.latest_step() or 0
         meta = checkpoints.meta() if self.saved else {}
         self.seconds_before = meta.get("seconds", 0.0)  # spent by earlier processes
-        self.skipped, self.skipped_in_a_row = meta.get("skipped_updates", 0), 0
+        self.skipped_updates, self.skipped_in_a_row = meta.get("skipped_updates", 0), 0
+        self.skipped = Skipped(meta.get("skipped"))
         if self.saved:
             self.loader.set_state(meta["loader"])
         first = jax.process_index() == 0
@@ -282,13 +284,17 @@ class _Run:
                 self._not_finite(done)
             else:
                 self.skipped_in_a_row = 0
+            self.skipped.add(done.batch.origin)
             if self.due(done.step, self.training.log_every):
                 self._log(done)
 
     def _log(self, done: _Pending) -> None:
         values = {name: float(value) for name, value in jax.device_get(done.metrics).items() if name != "finite"}
         if self.training.on_nonfinite == "skip":
-            values["skipped_updates"] = self.skipped
+            values["skipped_updates"] = self.skipped_updates
+        values |= self.skipped.values()
+        for text in self.skipped.faults(self.loader):
+            self._say(text)
         now = time.monotonic()
         speed = (done.step - self.logged_step) / max(now - self.logged_at, 1e-9)
         self.logged_at, self.logged_step = now, done.step
@@ -310,7 +316,7 @@ class _Run:
         origin = "; ".join(f"{name} {np.asarray(ids).tolist()}" for name, ids in done.batch.origin.items())
         what = f"{names} not finite at step {done.step}; batch: {origin or 'unknown'}"
         if self.training.on_nonfinite == "skip":
-            self.skipped, self.skipped_in_a_row = self.skipped + 1, self.skipped_in_a_row + 1
+            self.skipped_updates, self.skipped_in_a_row = self.skipped_updates + 1, self.skipped_in_a_row + 1
             if self.skipped_in_a_row < MOST_SKIPPED:
                 self._say(f"update skipped: {what}")
                 return
@@ -358,7 +364,8 @@ class _Run:
             "config": json.loads(to_json(self.config)),
             "loader": json.loads(loader_state),
             "seconds": self._seconds(),
-            "skipped_updates": self.skipped,
+            "skipped_updates": self.skipped_updates,
+            "skipped": self.skipped.state(),
         }
         self.checkpoints.save(step, state, meta)
         self.saved = step
@@ -371,7 +378,9 @@ class _Run:
         self.checkpoints.wait()
         if jax.process_index() == 0:
             write_finished(self.directory, self.end, self._seconds())
-        skipped = f", {self.skipped} updates skipped" if self.skipped else ""
+        if self.skipped.summary():
+            self._say(self.skipped.summary())
+        skipped = f", {self.skipped_updates} updates skipped" if self.skipped_updates else ""
         self._say(f"finished: {self.end} steps, {describe_seconds(self._seconds())}{skipped}")
 
     def _say_size(self, state: TrainState) -> None:

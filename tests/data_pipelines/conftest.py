@@ -22,6 +22,7 @@ def data_config(path: Path, **changes: object) -> ConfigDict:
             "num_frames": 160,
             "clip_length": 8,
             "generate_workers": 1,
+            "on_corrupt": "stop",
             "multigrid": {"grid_size": 8, "num_agents": 4, "shared_actions": 0},
             "procgen": {"game": "bigfish", "num_levels": 10, "action_repeat": 4},
         }
