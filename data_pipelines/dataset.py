@@ -92,7 +92,7 @@ def prepare(data: Any, show_progress: bool = True) -> Dataset:
         `on_corrupt = "skip"`: has no record of a split).
     """
     if data.name not in _BUILDERS:
-        raise DataError(f"config.data.name = {data.name!r}: expected one of {', '.join(_BUILDERS)}")
+        raise DataError(f"config.data.name = {data.name!r}: there is no reader of it; there is {', '.join(_BUILDERS)}")
     module, name = _BUILDERS[data.name]
     builder_class: type[ClipBuilder] = getattr(importlib.import_module(module), name)
     recipe = builder_class.recipe(data)

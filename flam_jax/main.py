@@ -49,7 +49,7 @@ def guarded_run(
     config: Config, workdir: str | Path, last: str = "report", cluster_flags: Mapping[str, str] | None = None
 ) -> int:
     """As `run`, in a workdir that is made; turns the errors that a user can mend into one line and a status."""
-    return _guarded([workdir], lambda folders: run(config, *folders, last), cluster_flags)
+    return _guarded([workdir], lambda folders: run(config, folders[0], last), cluster_flags)
 
 
 def guarded_run_together(configs: Sequence[Config], workdirs: Sequence[str | Path]) -> int:

@@ -49,7 +49,7 @@ def default_config() -> Config:
             seed=0,  # parameters, batch order and noise; the data have their own
             mesh=dict(data=-1, fsdp=1, factor=1),  # devices per mesh axis; -1 takes the devices that are left
             data=dict(
-                name="multigrid",  # multigrid | procgen
+                name="multigrid",  # multigrid | procgen | nuplan
                 path="data",  # folder of the generated data sets
                 seed=0,
                 frame_size=128,  # pixels, square frames
@@ -136,7 +136,7 @@ def default_config() -> Config:
 
 
 CHOICES = {
-    "data.name": ("multigrid", "procgen"),
+    "data.name": ("multigrid", "procgen", "nuplan"),
     "data.on_corrupt": ("stop", "skip"),
     "data.procgen.game": ("bigfish", "leaper", "starpilot"),
     "tokenizer.encoder": ("impala", "patch"),

@@ -10,9 +10,9 @@
     --json       a file for all numbers
     --config.x.y=VALUE   changes one field of the configuration
 
-The real step is compiled by the TPU's own compiler (`pip install "flam_jax[tpu-plan]"`, on Linux, no TPU needed). What
-it says of memory, flops and communicated bytes is exact for that program. Seconds are estimates: the compiler's own for
-one chip's work, and bytes over the bandwidth of one axis of the interconnect, with nothing hidden behind work.
+The real step is compiled by the TPU's own compiler (`pip install "flam_jax[tpu-plan]"`, on Linux, no TPU needed).
+Memory, arithmetic and communicated bytes are exact for that program. Seconds are estimates: the compiler's own cycles
+for one chip's work, and bytes over the bandwidth of one axis of the interconnect, with nothing hidden behind work.
 """
 
 import dataclasses
@@ -38,21 +38,21 @@ class Chip:
     Attributes:
       memory: bytes of HBM.
       flops: bf16 operations a second.
-      bandwidth: bytes a second between HBM and the chip.
       link: bytes a second of one link of the interconnect, in one direction.
+      clock: cycles a second; what its peak and the number of its multipliers come to.
     """
 
-    memory: float
+    memory: int
     flops: float
-    bandwidth: float
     link: float
+    clock: float
 
 
 CHIPS = {
-    "v4": Chip(memory=32 * 2**30, flops=275e12, bandwidth=1.2e12, link=50e9),
-    "v5e": Chip(memory=16 * 2**30, flops=197e12, bandwidth=0.819e12, link=50e9),
-    "v5p": Chip(memory=95 * 2**30, flops=459e12, bandwidth=2.765e12, link=100e9),
-    "v6e": Chip(memory=32 * 2**30, flops=918e12, bandwidth=1.64e12, link=112e9),
+    "v4": Chip(memory=32 * 2**30, flops=275e12, link=50e9, clock=1.05e9),
+    "v5e": Chip(memory=16 * 2**30, flops=197e12, link=50e9, clock=1.5e9),
+    "v5p": Chip(memory=95 * 2**30, flops=459e12, link=100e9, clock=1.75e9),
+    "v6e": Chip(memory=32 * 2**30, flops=918e12, link=112e9, clock=1.75e9),
 }
 LINKS_USED = 2  # both directions of one axis of the torus: what a ring has, whichever axis it runs along
 
@@ -85,9 +85,8 @@ class Plan:
     batch: int  # examples
     memory: int  # bytes a chip needs
     memory_limit: int  # bytes it has
-    flops: float  # a chip and step; loops count once
-    bytes: float  # between HBM and the chip; loops count once
-    seconds: float  # the compiler's estimate of one chip's work
+    flops: float  # of a chip, products of matrices and convolutions
+    seconds: float  # the compiler's estimate of a chip's work
     collectives: list[Collective]
     communication_seconds: float
     efficiency: float | None  # of one chip alone, with as many examples
@@ -185,12 +184,13 @@ def devices_of(topology: str) -> list[Any]:
     Raises:
       PlanError: the compiler is not installed, or does not know this slice.
     """
-    # Ask no metadata server who we are; the rest keeps the compiler from looking for chips of this machine.
-    for name, value in (
-        ("TPU_SKIP_MDS_QUERY", "1"),
-        ("TPU_ACCELERATOR_TYPE", "none"),
-        ("TPU_WORKER_HOSTNAMES", "localhost"),
-    ):
+    settings = {
+        "TPU_SKIP_MDS_QUERY": "1",  # no metadata server knows who we are
+        "TPU_ACCELERATOR_TYPE": "none",
+        "TPU_WORKER_HOSTNAMES": "localhost",
+        "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # no chip is used, so several programs may plan at once
+    }
+    for name, value in settings.items():
         os.environ.setdefault(name, value)
     from jax.experimental import topologies
 
@@ -228,8 +228,8 @@ def plan(config: Config, topology: str, *, stage: str = "dynamics", per_chip: in
     began = time.monotonic()
     step = _compile(config, stage, batch, mesh)
     compiled: Any = step.run
-    cost = compiled.cost_analysis()
-    collectives = read_collectives(compiled.as_text())
+    text = compiled.as_text()
+    collectives = read_collectives(text)
     return Plan(
         topology=topology,
         chips=len(devices),
@@ -237,10 +237,9 @@ def plan(config: Config, topology: str, *, stage: str = "dynamics", per_chip: in
         per_chip=per_chip,
         batch=batch,
         memory=step.bytes or 0,
-        memory_limit=int(chip.memory),
-        flops=cost.get("flops", 0.0),
-        bytes=cost.get("bytes accessed", 0.0),
-        seconds=cost.get("optimal_seconds", 0.0),
+        memory_limit=chip.memory,
+        flops=step.flops / len(devices),
+        seconds=read_cycles(text) / chip.clock,
         collectives=collectives,
         communication_seconds=sum(each.sent for each in collectives) / (LINKS_USED * chip.link),
         efficiency=None,
@@ -293,6 +292,19 @@ def _compile(config: Config, stage_name: str, batch: int, mesh: Any) -> Any:
 
 _SIZES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s16": 2, "u16": 2, "f32": 4, "s32": 4, "u32": 4, "f64": 8}
 _KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
+
+
+def read_cycles(text: str) -> int:
+    """The compiler's estimate of the cycles of one run of a program, without communication.
+
+    `cost_analysis` has an estimate too, in which a loop counts once and what is not known takes minus one second.
+
+    Args:
+      text: optimized HLO. Loops of a known number of trips count so often, others once.
+    """
+    times = _executions(text)
+    found = ((computation, re.search(r'"estimated_cycles":"(\d+)"', line)) for computation, line in _instructions(text))
+    return sum(times[computation] * int(match[1]) for computation, match in found if match)
 
 
 def read_collectives(text: str) -> list[Collective]:
@@ -448,12 +460,13 @@ def _efficiency(many: Plan, one: Plan) -> float:
 def _describe(found: Plan) -> str:
     size = ", ".join(f"{axis} {number}" for axis, number in found.mesh.items())
     share = found.memory / found.memory_limit
+    busy = found.flops / max(found.seconds, 1e-12) / CHIPS[split_name(found.topology)[0]].flops
     seconds = found.seconds + found.communication_seconds
     lines = [
         f"{found.topology}: {found.chips} chips ({size}), {found.per_chip} examples a chip, {found.batch} together",
         f"  memory a chip      {found.memory / 2**30:8.2f} GiB of {found.memory_limit / 2**30:.0f} ({share:.0%})",
-        f"  work a chip        {found.flops / 1e12:8.2f} TFLOP, {found.bytes / 1e9:.1f} GB (loops count once)",
-        f"  estimate, work     {found.seconds * 1e3:8.1f} ms a step (the compiler's)",
+        f"  work a chip        {found.flops / 1e12:8.2f} TFLOP",
+        f"  estimate, work     {found.seconds * 1e3:8.1f} ms a step, {busy:.0%} of the chip's peak",
         f"  estimate, exchange {found.communication_seconds * 1e3:8.1f} ms a step, nothing of it hidden",
         *(f"    {each.kind:<18}{each.count:6} times, {each.bytes / 1e6:.1f} MB" for each in found.collectives),
         f"  estimate, together {seconds * 1e3:8.1f} ms a step, {found.batch / seconds:.0f} examples a second",

@@ -15,6 +15,7 @@ import pytest
 from flam_jax.build import build_dynamics, build_tokenizer
 from flam_jax.config import Config, field_names, get_field, load_config, override, validate
 from flam_jax.training.dynamics_stage import DynamicsStage
+from flam_jax.training.flops import count_flops
 from flam_jax.training.state import TrainState, learning_rate, make_optimizer, new_state
 from flam_jax.training.step import init_state, train_step
 from flam_jax.training.tokenizer_stage import TokenizerStage
@@ -190,6 +191,8 @@ TRAINING = {  # what one look at the schedule, an update, a batch or a run shows
     "num_steps": 3,
     "batch_size": 5,
     "accumulate": 2,
+    "rematerialize": True,
+    "on_nonfinite": "skip",
     "window": 3,
     "learning_rate": 1e-3,
     "schedule": "cosine",
@@ -299,6 +302,14 @@ def update(training: Config) -> float:
     return float(jnp.abs(updates["kernel"]).sum())
 
 
+def flops_of_gradient(stage: Any) -> int:
+    config = stage.config
+    batch = make_batch(config, stage)
+    params = state_shapes(config, stage, batch).params
+    gradient = jax.grad(lambda params: stage.loss(params, batch, jax.random.key(0), jnp.float32(0.75))[0])
+    return count_flops(jax.make_jaxpr(gradient)(params))
+
+
 def batch_shape(config: Config, stage: str) -> tuple[int, ...]:
     loader = make_stage(config, stage, BoardDataset()).make_loader()
     shape = next(loader)["frames"].shape
@@ -354,6 +365,25 @@ def test_a_field_of_training_changes_what_it_names(
             step = functools.partial(train_step, stage=built, training=config[stage].training, seed=0)
             counts.append(str(jax.make_jaxpr(step)(state_shapes(config, built, batch), batch)).count("scan["))
         assert counts[1] == counts[0] + 1
+        return
+    if name == "rematerialize":  # the same parameters and loss, more products for its gradient
+        first, again = base_config(), changed(f"{stage}.training.{name}", value)
+        assert parameter_shapes(first, stage) == parameter_shapes(again, stage)
+        assert loss_value(stage, f"{stage}.training.{name}", value) == pytest.approx(loss_value(stage), rel=1e-6)
+        built = [make_stage(config, stage) for config in (first, again)]
+        assert flops_of_gradient(built[1]) > flops_of_gradient(built[0])
+        return
+    if name == "on_nonfinite":
+        config = run_config().tokenizer.training
+        state = init_state(jax.random.key(0), next(TinyLoader()), stage=TinyStage(), training=config)
+        bad = {"frames": next(TinyLoader(bad_step=1))["frames"]}
+        kept = []
+        for training in (config, config.copy_and_resolve_references()):
+            training.on_nonfinite = value if kept else "stop"
+            new, metrics = train_step(state, bad, stage=TinyStage(), training=training, seed=0)
+            assert not metrics["finite"]
+            kept.append(jax.tree.all(jax.tree.map(np.array_equal, new.params, state.params)))
+        assert kept == [False, True]
         return
     if name == "dtype":
         assert compute_types(base_config(), stage) == {"f32"}

@@ -1,5 +1,6 @@
 """The launcher: every mistake on the command line is one line and a status."""
 
+import errno
 import json
 import os
 import signal
@@ -17,6 +18,7 @@ from tests import readme
 
 ROOT = Path(__file__).parents[1]
 DEBUG = "--config=experiments/multigrid.py:debug"
+CLUSTER = ["--config=a.py", "--workdir=x", "--num_processes=2"]
 
 
 def test_both_forms_of_a_flag() -> None:
@@ -41,6 +43,9 @@ def test_both_forms_of_a_flag() -> None:
         (["--config=a.py", "--config=b.py", "--workdir=x"], "--config is given twice"),
         (["--config=a.py", "--workdir=x", "--config.seed=1", "--config.seed=2"], "--config.seed is given twice"),
         (["--config=a.py", "--workdir=x", "--config.seed"], "--config.seed: a value is missing"),
+        (["--config=a.py", "--workdir=x", "--process_id=0"], "--coordinator is missing"),
+        ([*CLUSTER, "--coordinator=x", "--process_id=0"], "--coordinator=x: expected HOST:PORT"),
+        ([*CLUSTER, "--coordinator=x:1", "--process_id=2"], "--process_id=2: expected a whole number from 0 to 1"),
     ],
 )
 def test_wrong_command_lines(words: list[str], expected: str) -> None:
@@ -130,6 +135,34 @@ def test_a_run_that_is_asked_to_end_says_so_in_its_status(tmp_path: Path) -> Non
     assert error.splitlines()[-1].startswith("flam_jax: tokenizer: stopped at step ")
     assert "Traceback" not in error
     assert list((tmp_path / "run" / "tokenizer" / "checkpoints").iterdir())
+
+
+def test_two_runs_in_one_workdir_are_refused_until_the_first_has_ended(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    hold = (
+        "import sys; from flam_jax.main import open_workdir as o; w = o(sys.argv[1]); w.__enter__(); print(1); input()"
+    )
+    command = [sys.executable, "-c", hold, str(tmp_path / "run")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as first:
+        assert first.stdout is not None
+        assert first.stdout.readline() == "1\n"
+        line = run(DEBUG, f"--workdir={tmp_path / 'run'}", expect=1, capsys=capsys)
+        assert f"--workdir={tmp_path / 'run'}: another run is at work there" in line
+        first.kill()  # the lock ends with its process, also when that cannot say so
+    with launcher.open_workdir(tmp_path / "run") as workdir:
+        assert workdir == tmp_path / "run"
+
+
+def test_a_full_disk_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "metrics.jsonl")
+
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(launcher, "run", full)
+    line = run(DEBUG, f"--workdir={tmp_path}", expect=1, capsys=capsys)
+    assert line == "flam_jax: metrics.jsonl: No space left on device; no checkpoint was lost"
 
 
 @pytest.mark.xdist_group("debug_run")

@@ -7,7 +7,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from flam_jax.axes import place
-from flam_jax.dynamics.attention import Mlp
+from flam_jax.dynamics.attention import Mlp, rematerialized
 from flam_jax.dynamics.factorizer import position_codes
 
 # At first the prediction is "nothing changes", nearly. With weights of the usual size the first steps are spent on
@@ -128,7 +128,7 @@ class Aggregator(nn.Module):
             holder = jnp.einsum("...khw,...kd->...hwd", attention.astype(self.dtype), slots)
             x = x + nn.Dense(self.model_dim, dtype=self.dtype, name="holder")(holder)
         kinds = (SlotCrossAttention, NeighbourMlp if self.local_context else Mlp)
-        attend, process = map(nn.remat, kinds) if self.rematerialize else kinds
+        attend, process = rematerialized(kinds, self.rematerialize)
         before = (None,) * (x.ndim - 4)  # axes between the batch and the rows of patches
         for block in range(self.num_blocks):
             x = place(x, "batch", *before, "patch")

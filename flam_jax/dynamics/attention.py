@@ -5,6 +5,8 @@ Temporal attention runs in parallel over a window or frame by frame on a cache; 
 numbers.
 """
 
+from typing import Any
+
 import flax.linen as nn
 import flax.struct
 import jax
@@ -26,6 +28,14 @@ def empty_cache(batch: tuple[int, ...], history: int, num_heads: int, model_dim:
     """A cache before the first frame. It holds `history - 1` frames: the newest comes with the call."""
     shape = (*batch, history - 1, num_heads, model_dim // num_heads)
     return KVCache(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype), jnp.zeros(shape[:-2], bool))
+
+
+def rematerialized(kinds: tuple[type[nn.Module], ...], wanted: bool) -> tuple[Any, ...]:
+    """Module classes whose instances, where that is wanted, compute again for the gradient what they hold within.
+
+    Give the instances names: a class of another kind has automatic names of its own.
+    """
+    return tuple(nn.remat(kind) for kind in kinds) if wanted else kinds
 
 
 class Attention(nn.Module):

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from flam_jax.dynamics.attention import Attention, KVCache, Mlp, TemporalAttention
+from flam_jax.dynamics.attention import Attention, KVCache, Mlp, TemporalAttention, rematerialized
 
 
 class ContextStream(nn.Module):
@@ -30,7 +30,7 @@ class ContextStream(nn.Module):
         x = slots.astype(self.dtype)
         new_cache = []
         kinds = (Attention, TemporalAttention, Mlp)
-        attention, temporal_attention, mlp = map(nn.remat, kinds) if self.rematerialize else kinds
+        attention, temporal_attention, mlp = rematerialized(kinds, self.rematerialize)
         for block in range(self.num_blocks):
             y = nn.LayerNorm(dtype=self.dtype)(x)
             x = x + attention(self.num_heads, self.dtype, name=f"factors_{block}")(y, y)

@@ -91,7 +91,7 @@ def local_rows(mesh: Mesh, batch_size: int) -> list[int]:
     `factor` alone hold the same rows.
     """
     places = batch_sharding(mesh).addressable_devices_indices_map((batch_size,))
-    return sorted({row for (rows,) in places.values() for row in range(batch_size)[rows]})
+    return sorted({row for place in places.values() if place for row in range(batch_size)[place[0]]})
 
 
 def check_batch_size(training: Config, mesh: Mesh | AbstractMesh, field: str) -> None:

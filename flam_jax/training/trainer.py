@@ -333,7 +333,8 @@ class _Run:
         if jax.process_index() == 0:
             partial = path.with_suffix(".partial")
             with partial.open("wb") as file:
-                np.savez(file, step=done.step, seed=self.config.seed, **arrays, **done.batch.origin)
+                contents: dict[str, Any] = {**arrays, **done.batch.origin}
+                np.savez(file, step=done.step, seed=self.config.seed, **contents)
             partial.replace(path)
         return path
 
@@ -391,10 +392,9 @@ class _Run:
         sizes = ", ".join(f"{axis} {size}" for axis, size in self.mesh.shape.items())
         self._say(f"{start}: {count:,} parameters, mesh {sizes} ({jax.devices()[0].device_kind})")
 
-    def say_compiled(self, flops: float | None, size: int | None, seconds: float) -> None:
-        cost = f"{flops / 1e9:.3g} GFLOP (loops count once) and " if flops else ""
-        memory = f"{size / 2**20:.0f} MiB" if size else "unknown memory"
-        self._say(f"step compiled in {seconds:.1f} s: {cost}{memory} per device")
+    def say_compiled(self, flops: int, size: int | None, seconds: float) -> None:
+        memory = f"{size / 2**20:.0f} MiB a device" if size else "unknown memory"
+        self._say(f"step compiled in {seconds:.1f} s: {flops / 1e9:.3g} GFLOP, {memory}")
 
     def _say(self, text: str) -> None:
         if self.progress is not None:

@@ -1,0 +1,133 @@
+"""Plans for TPUs that are not there: what is read from a compiled program, and real programs for small slices."""
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flam_jax import topology
+from flam_jax.config import ConfigError, load_config
+from flam_jax.topology import Collective
+
+ROOT = Path(__file__).parents[1]
+needs_compiler = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="no TPU compiler (tpu-plan)")
+
+PROGRAM = """\
+HloModule jit_step
+
+%body.1 (arg: (f32[8], s32[])) -> (f32[8], s32[]) {
+  %arg = (f32[8]{0}, s32[]) parameter(0)
+  %x = f32[8]{0} get-tuple-element(%arg), index=0
+  %gather.1 = f32[64]{0} all-gather(%x), replica_groups=[2,8]<=[16], dimensions={0}
+  %work = f32[8]{0} fusion(%x), kind=kLoop, calls=%inside, backend_config={"estimated_cycles":"100"}
+}
+
+%inside (p: f32[8]) -> f32[8] {
+  %p = f32[8]{0} parameter(0)
+}
+
+%sum (a: f32[], b: f32[]) -> f32[] {
+  %a = f32[] parameter(0)
+}
+
+ENTRY %main (p: f32[4,10]) -> f32[4,10] {
+  %p.1 = f32[4,10]{1,0} parameter(0)
+  %loop = (f32[8]{0}, s32[]) while(%t), condition=%test, body=%body.1, backend_config={"known_trip_count":{"n":"5"}}
+  %more = f32[4,10]{1,0} fusion(%p.1), kind=kLoop, calls=%inside, backend_config={"estimated_cycles":"7"}
+  %reduce.2 = (f32[4,10]{1,0}, bf16[6]{0}) all-reduce(%p.1, %q), replica_groups=mesh['a'=4,'b'=2] {'a'}, to_apply=%sum
+  %start = (f32[10]{0}, f32[40]{0}) all-gather-start(%y), replica_groups={{0,1,2,3},{4,5,6,7}}, dimensions={0}
+  %done = f32[40]{0} all-gather-done(%start)
+  ROOT %permute = f32[4,10]{1,0} collective-permute(%p.1), source_target_pairs={{0,1},{1,0}}
+}
+"""
+
+
+def test_collectives_are_counted_as_often_as_they_run() -> None:
+    gathered = 5 * 64 * 4 + 40 * 4
+    assert topology.read_collectives(PROGRAM) == [
+        Collective("all-gather", 6, gathered, 1240.0),
+        Collective("all-reduce", 1, 172, 258.0),
+        Collective("collective-permute", 1, 160, 160.0),
+    ]
+
+
+def test_cycles_are_counted_as_often_as_they_run() -> None:
+    assert topology.read_cycles(PROGRAM) == 5 * 100 + 7
+
+
+def test_names_of_slices() -> None:
+    assert topology.split_name("v5e:16x16") == ("v5e", (16, 16))
+    assert topology.split_name("v5p:4x4x4") == ("v5p", (4, 4, 4))
+    for name in ("v5e", "v5e:4", "v5e:4x4x4", "v4:4x4", "v9:4x4", "v5e:0x4", "v5e:4x4 ", ""):
+        with pytest.raises(ConfigError, match="--topology="):
+            topology.split_name(name)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--topology=v5e:4x4"], "--config is missing"),
+        (["--config=experiments/nuplan.py"], "--topology is missing"),
+        (["--config=experiments/nuplan.py", "--topology=v5e:four"], "--topology=v5e:four"),
+        (["--config=experiments/nuplan.py", "--topology=v5e:4x4", "--stage=all"], "--stage=all: expected tokenizer or"),
+        (["--config=experiments/nuplan.py", "--topology=v5e:4x4", "--per_chip=0"], "--per_chip=0: expected a whole"),
+        (["--config=experiments/none.py", "--topology=v5e:4x4"], "no such file"),
+    ],
+)
+def test_wrong_command_lines_are_one_line(
+    words: list[str], expected: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    assert topology.main(words) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert expected in line
+
+
+@needs_compiler
+def test_a_step_of_the_tokenizer_is_planned_and_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    file = tmp_path / "plan.json"
+    words = ["--config=experiments/nuplan.py:debug", "--topology=v5e:2x2", "--topology=v4:2x2x1", "--stage=tokenizer"]
+    assert topology.main([*words, "--per_chip=2", "--parameters", f"--json={file}"]) == 0
+    output = capsys.readouterr().out
+    for text in ("encoder/Conv_0/kernel", "v5e:2x2: 4 chips (data 4", "estimate, weak scaling against one chip"):
+        assert text in output
+    first, second = json.loads(file.read_text())
+    assert (first["topology"], first["chips"], first["batch"]) == ("v5e:2x2", 4, 8)
+    assert second["topology"] == "v4:2x2x1"
+    for found in (first, second):
+        assert 0 < found["memory"] < found["memory_limit"]
+        assert found["flops"] > 1e6
+        assert found["seconds"] > 0
+        assert 0.3 < found["efficiency"] <= 1.1  # of a step that takes no time
+        (reduce,) = (each for each in found["collectives"] if each["kind"] == "all-reduce")
+        assert reduce["bytes"] > 4 * 5_000  # the gradient of every parameter, at least
+
+
+@needs_compiler
+def test_a_step_that_does_not_fit_is_one_line(capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
+    monkeypatch.chdir(ROOT)
+    words = ["--config=experiments/nuplan.py:debug", "--topology=v5e:2x2", "--stage=tokenizer", "--per_chip=60000"]
+    assert topology.main(words) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "with 60000 examples a chip the tokenizer step does not fit into a chip's memory" in line
+    assert "try --fit" in line
+
+
+@needs_compiler
+@pytest.mark.long
+def test_factors_are_spread_over_chips(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two chips that share an example have half of its work each, but for the context stream, and exchange slots."""
+    monkeypatch.chdir(ROOT)
+    changes = {"mesh.data": 2, "mesh.factor": 2, "dynamics.num_blocks": 1, "dynamics.num_iterations": 2}
+    shared = topology.plan(load_config("experiments/nuplan.py", "debug", changes), "v5e:2x2", per_chip=4)
+    kinds = {each.kind for each in shared.collectives}
+    assert "all-reduce" in kinds
+    assert kinds & {"all-gather", "all-to-all"}
+    alone = topology.plan(load_config("experiments/nuplan.py", "debug", changes), "v5e:2x2", per_chip=4, chips=1)
+    assert shared.flops == pytest.approx(alone.flops / 2, rel=0.01)
+    assert shared.seconds < 0.9 * alone.seconds
