@@ -18,9 +18,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from flam_jax.command_line import parse_arguments
+from flam_jax.command_line import parse_arguments, tell
 from flam_jax.config import Config, ConfigError, load_config, to_json
 from flam_jax.process import take_large_pages
+from flam_jax.schema import check_memory
 
 
 def main(arguments: list[str]) -> int:
@@ -32,7 +33,7 @@ def main(arguments: list[str]) -> int:
         options = parse_arguments(arguments)
         config = load_config(options.config, overrides=options.overrides)
     except ConfigError as error:
-        print(f"flam_jax: {error}", file=sys.stderr)
+        tell("flam_jax", error)
         return 2
     return guarded_run(config, options.workdir)
 
@@ -59,10 +60,10 @@ def _guarded(work: Callable[[], None]) -> int:
     try:
         work()
     except (ConfigError, DataError, CheckpointError, WeightsError, ShardingError, NonFiniteError) as error:
-        print(f"flam_jax: {error}", file=sys.stderr)
+        tell("flam_jax", error)
         return 1
     except Preempted as stopped:
-        print(f"flam_jax: {stopped}", file=sys.stderr)
+        tell("flam_jax", stopped)
         return PREEMPTED_STATUS
     return 0
 
@@ -110,9 +111,11 @@ def _check(config: Config, workdir: Path) -> Any:
     """Refuses what can be refused, before hours of work; returns the mesh."""
     from flam_jax.checkpoints import adopt_tokenizer, check_config, write_text
     from flam_jax.evaluation.perceptual import load_judges
+    from flam_jax.training.memory import total_memory
     from flam_jax.training.sharding import check_batch_size, make_mesh
 
     mesh = make_mesh(**config.mesh)
+    check_memory(config, total_memory())
     for stage in ("tokenizer", "dynamics"):
         check_batch_size(config[stage].training, mesh, f"{stage}.training")
         if stage == "tokenizer" and config.tokenizer.restore_from:
