@@ -97,7 +97,7 @@ def prepare(data: Any, show_progress: bool = True) -> Dataset:
     builder_class: type[ClipBuilder] = getattr(importlib.import_module(module), name)
     recipe = builder_class.recipe(data)
     directory = Path(data.path) / recipe.dataset / recipe.label / str(builder_class.VERSION)
-    if not directory.exists():
+    if not os.path.exists(directory):  # Path.exists raises where a folder above it cannot be read
         _generate(builder_class, recipe, directory, data, show_progress)
     splits = open_splits(directory, recipe, skips=data.on_corrupt == "skip")
     dataset = Dataset(directory, recipe, splits, builder_class)
@@ -110,7 +110,7 @@ def _generate(
     builder_class: "type[ClipBuilder]", recipe: Recipe, directory: Path, data: Any, show_progress: bool
 ) -> None:
     with _only_one(directory):
-        if directory.exists():  # another process was faster
+        if os.path.exists(directory):  # another process was faster
             return
         for leftover in directory.parent.glob("incomplete.*"):  # of a process that was killed
             shutil.rmtree(leftover, ignore_errors=True)

@@ -1,13 +1,19 @@
-"""The launcher's command line: `--flag=value` or `--flag value`, one clear line for every mistake."""
+"""Command lines: `--flag=value` or `--flag value`, one clear line for every mistake."""
 
 import dataclasses
 import difflib
+import re
+import sys
+from collections.abc import Sequence
 
 from flam_jax.config import ConfigError
+from flam_jax.schema import brief, cut, is_folder_name
 
-FLAGS = ("--config", "--workdir")
+USAGE = "python -m flam_jax.main --config=FILE[:ARGUMENTS] --workdir=FOLDER [--config.FIELD=VALUE ...]"
 # Where several processes run as one and no cluster says so: all of them or none.
 CLUSTER_FLAGS = ("--coordinator", "--num_processes", "--process_id")
+_OVERRIDE = "--config."
+_END = 140  # characters that stay of each end of a very long word, such as a path
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,37 +27,77 @@ class Arguments:
 
 
 def parse_arguments(arguments: list[str]) -> Arguments:
-    """Reads a command line without the program's name.
+    """Reads the launcher's command line without the program's name.
 
     Raises:
       ConfigError: a flag is unknown, repeated, missing or without value.
     """
+    values, overrides = read_flags(
+        arguments, USAGE, required=("--config", "--workdir"), optional=CLUSTER_FLAGS, takes_overrides=True
+    )
+    check_workdir(values["--workdir"])
+    cluster = {flag.removeprefix("--"): values[flag] for flag in CLUSTER_FLAGS if flag in values}
+    _check_cluster(cluster)
+    return Arguments(values["--config"], values["--workdir"], overrides, cluster)
+
+
+def read_flags(
+    arguments: Sequence[str],
+    usage: str,
+    required: Sequence[str],
+    optional: Sequence[str] = (),
+    switches: Sequence[str] = (),
+    repeated: Sequence[str] = (),
+    takes_overrides: bool = False,
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Reads a command line without the program's name.
+
+    Args:
+      arguments: the words.
+      usage: the whole command, for messages.
+      required: flags with a value that must be given.
+      optional: flags with a value that may be given.
+      switches: flags without a value.
+      repeated: of the others, those that may be given more than once; their values are joined by line breaks.
+      takes_overrides: whether there is `--config.FIELD=VALUE`.
+
+    Returns:
+      Values by flag, empty for switches; and the overrides by dotted field name.
+
+    Raises:
+      ConfigError: a flag is unknown, repeated, missing, without value, or a switch with one.
+    """
+    known = (*required, *optional, *switches)
     values: dict[str, str] = {}
     overrides: dict[str, str] = {}
     rest = list(arguments)
     while rest:
         word = rest.pop(0)
         flag, has_value, value = word.partition("=")
-        override = flag.startswith("--config.")
+        override = takes_overrides and flag.startswith(_OVERRIDE)
         if not flag.startswith("--"):
-            raise ConfigError(f"unexpected argument {word!r}; {_usage()}")
-        if not override and flag not in (*FLAGS, *CLUSTER_FLAGS):
-            nearest = difflib.get_close_matches(flag, (*FLAGS, *CLUSTER_FLAGS), n=1, cutoff=0.0)[0]
-            raise ConfigError(f"unknown flag {flag}; the nearest is {nearest}; {_usage()}")
-        if not has_value:
-            if not rest or rest[0].startswith("--"):
-                raise ConfigError(f"{flag}: a value is missing, as in {flag}=VALUE")
-            value = rest.pop(0)
-        known, name = (overrides, flag.removeprefix("--config.")) if override else (values, flag)
-        if name in known:
-            raise ConfigError(f"{flag} is given twice: {known[name]!r} and {value!r}")
-        known[name] = value
-    for flag in FLAGS:
-        if not values.get(flag):
-            raise ConfigError(f"{flag} is missing; {_usage()}")
-    cluster = {flag.removeprefix("--"): values[flag] for flag in CLUSTER_FLAGS if flag in values}
-    _check_cluster(cluster)
-    return Arguments(values["--config"], values["--workdir"], overrides, cluster)
+            raise ConfigError(f"unexpected argument {brief(word)}; usage: {usage}")
+        if not override and flag not in known:
+            nearest = difflib.get_close_matches(flag.lower(), known, n=1, cutoff=0.0)[0]
+            raise ConfigError(f"unknown flag {cut(flag)}; the nearest is {nearest}; usage: {usage}")
+        if flag in switches:
+            if has_value:
+                raise ConfigError(f"{flag} takes no value, got {brief(value)}")
+        else:
+            if not has_value and rest and not rest[0].startswith("--"):
+                value, has_value = rest.pop(0), "="
+            if not has_value or not (value or override):
+                raise ConfigError(f"{cut(flag)}: a value is missing, as in {cut(flag)}=VALUE")
+        given, name = (overrides, flag.removeprefix(_OVERRIDE)) if override else (values, flag)
+        if name in given and flag in repeated:
+            value = f"{given[name]}\n{value}"
+        elif name in given:
+            raise ConfigError(f"{cut(flag)} is given twice: {brief(given[name])} and {brief(value)}")
+        given[name] = value
+    for flag in required:
+        if flag not in values:
+            raise ConfigError(f"{flag} is missing; usage: {usage}")
+    return values, overrides
 
 
 def _check_cluster(cluster: dict[str, str]) -> None:
@@ -60,15 +106,23 @@ def _check_cluster(cluster: dict[str, str]) -> None:
     missing = [flag for flag in CLUSTER_FLAGS if flag.removeprefix("--") not in cluster]
     if missing:
         raise ConfigError(f"{missing[0]} is missing: {', '.join(CLUSTER_FLAGS)} go together")
-    host, _, port = cluster["coordinator"].rpartition(":")
-    if not host or not port.isdecimal():
-        raise ConfigError(f"--coordinator={cluster['coordinator']}: expected HOST:PORT of process 0")
-    number, index = cluster["num_processes"], cluster["process_id"]
-    if not number.isdecimal() or int(number) < 1:
-        raise ConfigError(f"--num_processes={number}: expected a whole number of at least 1")
-    if not index.isdecimal() or int(index) >= int(number):
-        raise ConfigError(f"--process_id={index}: expected a whole number from 0 to {int(number) - 1}")
+    coordinator, number, index = (cluster[flag.removeprefix("--")] for flag in CLUSTER_FLAGS)
+    if not re.fullmatch(r"[^\s:]+:[0-9]{1,5}", coordinator):
+        raise ConfigError(f"--coordinator={brief(coordinator)}: expected HOST:PORT of process 0")
+    if not re.fullmatch(r"[1-9][0-9]{0,5}", number):
+        raise ConfigError(f"--num_processes={brief(number)}: expected a whole number from 1 to 999999")
+    if not re.fullmatch(r"[0-9]{1,6}", index) or int(index) >= int(number):
+        raise ConfigError(f"--process_id={brief(index)}: expected a whole number from 0 to {int(number) - 1}")
 
 
-def _usage() -> str:
-    return "usage: python -m flam_jax.main --config=FILE[:ARGUMENTS] --workdir=FOLDER [--config.FIELD=VALUE ...]"
+def check_workdir(path: str) -> None:
+    """Raises ConfigError when a path cannot be that of a folder."""
+    if not is_folder_name(path):
+        raise ConfigError(f"--workdir={brief(path)}: expected a folder")
+
+
+def tell(program: str, error: object) -> None:
+    """Says on standard error what is wrong, in one line whatever a user wrote, very long words without their middle."""
+    text = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in str(error))
+    text = re.sub(rf"(\S{{{_END}}})\S{{20,}}(\S{{{_END}}})", r"\1...\2", text)
+    print(f"{program}: {text}", file=sys.stderr)

@@ -9,6 +9,7 @@ import difflib
 import hashlib
 import importlib.util
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,10 @@ from flam_jax.schema import (
     CHOICES,
     Config,
     ConfigError,
+    brief,
+    cut,
     default_config,
+    defaults,
     describe_type,
     field_names,
     get_field,
@@ -42,23 +46,26 @@ def load_config(path: str | Path, arguments: str = "", overrides: dict[str, Any]
       ConfigError: the file, an argument or a field is wrong.
     """
     path, _, inline = str(path).partition(":")
-    file = Path(path)
-    if not file.is_file():
-        raise ConfigError(f"--config: no such file: {path}")
-    spec = importlib.util.spec_from_file_location(f"flam_jax_experiment_{file.stem}", file)
-    if spec is None or spec.loader is None:
-        raise ConfigError(f"--config: {path} is not a Python file")
-    module = importlib.util.module_from_spec(spec)
+    shown = cut(path) or "''"
+    if os.path.isdir(path):
+        raise ConfigError(f"--config: {shown} is a folder, expected a Python file")
+    if not os.path.isfile(path):
+        raise ConfigError(f"--config: no such file: {shown}")
+    spec = importlib.util.spec_from_file_location(f"flam_jax_experiment_{Path(path).stem}", path)
+    if spec is None or spec.loader is None or not path.endswith(".py"):
+        raise ConfigError(f"--config: {shown} is not a Python file")
     try:
+        module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
         config = module.get_config(arguments or inline)
+        if type(config) is not ConfigDict:  # a frozen one cannot be changed
+            raise ConfigError(f"--config: get_config of {shown} returns {type(config).__name__}, expected a ConfigDict")
+        field_names(config)  # a value may be required and not there
     except ConfigError:
         raise
-    except Exception as error:
-        first_line = (str(error).splitlines() or [""])[0]
-        raise ConfigError(f"--config: {path} does not load: {type(error).__name__}: {first_line}") from error
-    if not isinstance(config, ConfigDict):
-        raise ConfigError(f"--config: get_config of {path} returns {type(config).__name__}, expected a ConfigDict")
+    except (Exception, SystemExit) as error:
+        first_line = (str(error).splitlines() or [""])[0][:160]
+        raise ConfigError(f"--config: {shown} does not load: {type(error).__name__}: {first_line}") from error
     for name, value in (overrides or {}).items():
         override(config, name, value)
     return validate(config)
@@ -70,22 +77,23 @@ def override(config: Config, name: str, value: Any) -> None:
     Raises:
       ConfigError: there is no such field (the message names the nearest one) or the value is of another type.
     """
-    known = field_names(config)
+    there = set(field_names(config))
+    known = [field for field in field_names(defaults()) if field in there]
     if name not in known:
         inside = [field for field in known if field.startswith(f"{name}.")]
         if inside:
             raise ConfigError(f"config.{name} is a group of fields, such as config.{inside[0]}")
-        raise ConfigError(f"config.{name}: no such field; the nearest is config.{_nearest(name, known)}")
+        raise ConfigError(f"config.{cut(name)}: no such field; the nearest is config.{_nearest(name, known)}")
     *parents, leaf = name.split(".")
     node = get_field(config, ".".join(parents)) if parents else config
-    current = node[leaf]
+    default = get_field(defaults(), name)  # what an experiment has put there may be of any type
     try:
-        value = _convert(value, current) if isinstance(value, str) else value
-        if isinstance(value, bool) != isinstance(current, bool):  # Python takes a bool for a number
+        value = _convert(value, default) if isinstance(value, str) else value
+        if isinstance(value, bool) != isinstance(default, bool):  # Python takes a bool for a number
             raise TypeError(value)
         node[leaf] = value
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"config.{name} = {value!r}: expected {describe_type(current)}") from error
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ConfigError(f"config.{name} = {brief(value)}: expected {describe_type(default)}") from error
 
 
 def _nearest(name: str, known: Sequence[str]) -> str:
@@ -122,7 +130,7 @@ def parse_arguments(text: str, variants: Sequence[str], presets: Sequence[str] =
             variant = word
         else:
             choices = f"at most one of {', '.join(variants)} and at most one of {', '.join(presets)}"
-            raise ConfigError(f"config argument {word!r}: expected {choices}")
+            raise ConfigError(f"config argument {brief(word)}: expected {choices}")
     return variant or variants[0], preset
 
 
@@ -154,7 +162,7 @@ def from_json(text: str) -> Config:
             if isinstance(node[key], ConfigDict):
                 fill(node[key], value, f"{prefix}{key}.")
             else:
-                override(node, key, tuple(value) if isinstance(value, list) else value)
+                override(config, f"{prefix}{key}", tuple(value) if isinstance(value, list) else value)
 
     fill(config, stored, "")
     return validate(config)

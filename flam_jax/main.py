@@ -26,9 +26,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from flam_jax.command_line import parse_arguments
+from flam_jax.command_line import parse_arguments, tell
 from flam_jax.config import Config, ConfigError, load_config, to_json
 from flam_jax.process import take_large_pages
+from flam_jax.schema import check_memory
 
 
 def main(arguments: list[str]) -> int:
@@ -40,7 +41,7 @@ def main(arguments: list[str]) -> int:
         options = parse_arguments(arguments)
         config = load_config(options.config, overrides=options.overrides)
     except ConfigError as error:
-        print(f"flam_jax: {error}", file=sys.stderr)
+        tell("flam_jax", error)
         return 2
     return guarded_run(config, options.workdir, cluster_flags=options.cluster)
 
@@ -85,15 +86,15 @@ def _guarded(
         with contextlib.ExitStack() as stack:
             work([stack.enter_context(open_workdir(workdir)) for workdir in workdirs])
     except mendable as error:
-        print(f"flam_jax: {error}", file=sys.stderr)
+        tell("flam_jax", error)
         return 1
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO):
             raise  # not the disk's fault
-        print(f"flam_jax: {error.filename or 'the disk'}: {error.strerror}; no checkpoint was lost", file=sys.stderr)
+        tell("flam_jax", f"{error.filename or 'the disk'}: {error.strerror}; no checkpoint was lost")
         return 1
     except Preempted as stopped:
-        print(f"flam_jax: {stopped}", file=sys.stderr)
+        tell("flam_jax", stopped)
         return PREEMPTED_STATUS
     return 0
 
@@ -135,9 +136,11 @@ def _check(config: Config, workdir: Path) -> Any:
     from flam_jax.checkpoints import adopt_tokenizer, check_config, write_text
     from flam_jax.cluster import on_first_process
     from flam_jax.evaluation.perceptual import load_judges
+    from flam_jax.training.memory import total_memory
     from flam_jax.training.sharding import check_batch_size, make_mesh
 
     mesh = make_mesh(**config.mesh)
+    check_memory(config, total_memory())
     for stage in ("tokenizer", "dynamics"):
         check_batch_size(config[stage].training, mesh, f"{stage}.training")
         if stage == "tokenizer" and config.tokenizer.restore_from:
@@ -222,19 +225,21 @@ def open_workdir(path: str | Path) -> Iterator[Path]:
 
     from flam_jax.cluster import on_first_process
 
+    path = Path(path)
     with contextlib.ExitStack() as stack:
 
         def lock() -> None:
-            file = stack.enter_context((prepare_workdir(path) / ".lock").open("a"))
+            file = prepare_workdir(path) / ".lock"
+            opened = stack.enter_context(file.open("a"))
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise ConfigError(
-                    f"--workdir={path}: another run is at work there; wait for it or take another"
-                ) from None
+                raise ConfigError(f"--workdir={path}: another run is at work there; wait or take another") from None
+            # A folder in which nothing was done is left as it was. While the lock is still held.
+            stack.callback(lambda: file.unlink() if list(path.iterdir()) == [file] else None)
 
         on_first_process(lock, errors=ConfigError)
-        yield Path(path)
+        yield path
 
 
 def quiet_logging() -> None:

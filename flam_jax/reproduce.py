@@ -13,7 +13,6 @@
 Exit status as that of flam_jax.main.
 """
 
-import argparse
 import dataclasses
 import json
 import multiprocessing
@@ -27,10 +26,17 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+from flam_jax.command_line import check_workdir, read_flags, tell
 from flam_jax.config import Config, ConfigError, config_hash, from_json, to_json
 from flam_jax.process import take_large_pages
-from flam_jax.studies import PRESETS, STUDIES, Cell, cells
+from flam_jax.schema import brief
+from flam_jax.studies import Cell, cells
 
+USAGE = (
+    "python -m flam_jax.reproduce --study=STUDY --workdir=FOLDER [--preset=PRESET] [--jobs=N | --together]"
+    " [--config.FIELD=VALUE ...]"
+)
+MOST_JOBS = 1024
 TOKENIZER_SEED = 0  # one tokenizer for all seeds of a column
 LOG = "log.txt"  # in the folder of a run: what it printed, where several ran side by side
 
@@ -75,26 +81,46 @@ class Run:
 
 def main(arguments: list[str]) -> int:
     """Runs the command; returns its exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m flam_jax.reproduce", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--study", required=True, help=", ".join((*STUDIES, "all")))
-    parser.add_argument("--preset", default="cpu", help=", ".join(PRESETS))
-    parser.add_argument("--workdir", required=True)
-    parser.add_argument("--jobs", type=int, default=1)
-    parser.add_argument("--together", action="store_true")
-    options, rest = parser.parse_known_args(arguments)
+    if "--help" in arguments or "-h" in arguments:
+        print(__doc__)
+        return 0
     try:
-        if options.jobs < 1:
-            raise ConfigError(f"--jobs={options.jobs}: expected at least 1")
-        if options.jobs > 1 and options.together:
+        options, changes = read_flags(
+            arguments,
+            USAGE,
+            required=("--study", "--workdir"),
+            optional=("--preset", "--jobs"),
+            switches=("--together",),
+            takes_overrides=True,
+        )
+        check_workdir(options["--workdir"])
+        study, preset, workdir = options["--study"], options.get("--preset", "cpu"), Path(options["--workdir"])
+        jobs, together = _jobs(options.get("--jobs", "1")), "--together" in options
+        if jobs > 1 and together:
             raise ConfigError("--together: expected without --jobs, the runs are one program")
         # Makes every configuration, so that every mistake is found before any work.
-        runs = plan(cells(options.study, options.preset), Path(options.workdir), _changes(rest))
+        runs = plan(cells(study, preset), workdir, changes)
     except ConfigError as error:
-        print(f"flam_jax.reproduce: {error}", file=sys.stderr)
+        tell("flam_jax.reproduce", error)
         return 2
-    return run_study(options.study, options.preset, Path(options.workdir), runs, options.jobs, options.together)
+    from flam_jax.main import prepare_workdir
+
+    try:
+        prepare_workdir(workdir)
+    except ConfigError as error:
+        tell("flam_jax.reproduce", error)
+        return 1
+    return run_study(study, preset, workdir, runs, jobs, together)
+
+
+def _jobs(text: str) -> int:
+    try:
+        jobs = int(text)
+    except ValueError:
+        jobs = 0
+    if not 1 <= jobs <= MOST_JOBS:
+        raise ConfigError(f"--jobs={brief(text)}: expected a whole number from 1 to {MOST_JOBS}")
+    return jobs
 
 
 def plan(chosen: list[Cell], workdir: Path, changes: dict[str, Any]) -> list[Run]:
@@ -261,16 +287,6 @@ def _status(exit_code: int | None) -> int:
     if exit_code == -signal.SIGTERM:
         return PREEMPTED_STATUS
     return exit_code if exit_code is not None and exit_code > 0 else 1
-
-
-def _changes(words: list[str]) -> dict[str, str]:
-    changes = {}
-    for word in words:
-        name, has_value, value = word.partition("=")
-        if not name.startswith("--config.") or not has_value:
-            raise ConfigError(f"unexpected argument {word!r}; expected --config.FIELD=VALUE")
-        changes[name.removeprefix("--config.")] = value
-    return changes
 
 
 def _write(study: str, preset: str, workdir: Path, runs: list[Run]) -> Path:

@@ -1,6 +1,8 @@
 """The schema of the configuration: every field with its default, its bounds, and what must fit together."""
 
+import functools
 import math
+import reprlib
 from typing import TYPE_CHECKING, Any
 
 from ml_collections import ConfigDict
@@ -135,6 +137,12 @@ def default_config() -> Config:
     )
 
 
+@functools.cache
+def defaults() -> Config:
+    """As `default_config`, made once, to read from: whoever changes it changes it for all."""
+    return default_config().lock()
+
+
 CHOICES = {
     "data.name": ("multigrid", "procgen", "nuplan"),
     "data.on_corrupt": ("stop", "skip"),
@@ -160,7 +168,8 @@ CHOICES = {
     "evaluation.split": ("test", "val"),
     "evaluation.lpips_backbone": ("alex", "vgg"),
 }
-# Inclusive bounds by the last two parts of a dotted name. Everything else must be at least 0.
+# Inclusive bounds by the last two parts of a dotted name, and of everything else: more would overflow somewhere.
+_OTHER_BOUNDS = (0, 1_000_000_000)
 _BOUNDS: dict[str, tuple[float, float]] = {
     "seed": (0, 2**32 - 1),
     "mesh.data": (-1, 1_000_000),
@@ -170,12 +179,12 @@ _BOUNDS: dict[str, tuple[float, float]] = {
     "data.frame_size": (16, 4096),
     "data.generate_workers": (0, 1024),
     "data.loader_workers": (0, 256),
-    "data.num_frames": (1, math.inf),
+    "data.num_frames": (1, 100_000_000),
     "data.clip_length": (3, 10_000),
     "multigrid.grid_size": (4, 64),
     "multigrid.num_agents": (1, 16),
-    "procgen.num_levels": (10, math.inf),
-    "procgen.action_repeat": (1, math.inf),
+    "procgen.num_levels": (10, 2**31 - 1),
+    "procgen.action_repeat": (1, 1_000_000_000),
     "tokenizer.patch_size": (2, 64),
     "tokenizer.channels": (1, 8192),
     "tokenizer.patches_share": (1e-3, 1),
@@ -192,6 +201,7 @@ _BOUNDS: dict[str, tuple[float, float]] = {
     "dynamics.slots_share": (0, 1),
     "dynamics.attention_sharpness": (1e-3, 1e3),
     "dynamics.competition_warmup": (0, 1),
+    "dynamics.sharpness_jitter": (0, 10),  # an exponent
     "dynamics.rarity": (0, 2),
     "dynamics.kl_anneal_start": (0, 1),
     "dynamics.prediction_steps": (1, 64),
@@ -202,19 +212,26 @@ _BOUNDS: dict[str, tuple[float, float]] = {
     "training.num_steps": (1, 1_000_000_000),
     "training.learning_rate": (1e-12, 10),
     "training.ema_decay": (0, 0.999999),
-    "training.log_every": (1, math.inf),
-    "training.eval_every": (1, math.inf),
-    "training.checkpoint_every": (1, math.inf),
+    "training.log_every": (1, 1_000_000_000),
+    "training.eval_every": (1, 1_000_000_000),
+    "training.checkpoint_every": (1, 1_000_000_000),
     "training.checkpoints_kept": (1, 1000),
     "training.warmup_steps": (0, 1_000_000_000),
     "training.weight_decay": (0, 10),
-    "evaluation.num_clips": (1, math.inf),
-    "evaluation.batch_size": (1, math.inf),
+    "evaluation.num_clips": (1, 1_000_000_000),
+    "evaluation.batch_size": (1, 1_000_000),
     "evaluation.context": (1, 1024),
     "evaluation.steps": (1, 1024),
-    "evaluation.probe_clips": (1, math.inf),
+    "evaluation.probe_clips": (1, 1_000_000_000),
     "evaluation.num_pictures": (0, 1000),
 }
+_FOLDERS = ("data.path", "tokenizer.restore_from", "evaluation.weights")
+_MONOLITHIC = ("genie", "adaworld", "action_conditioned")  # one factor
+# Models whose slots of a frame start from the last frame's: every frame is traced and compiled by itself.
+_FRAME_BY_FRAME = ("playslot", "slotformer", "flam_recurrent")
+_MOST_FRAMES_COMPILED = 64
+_MOST_CLIP_BYTES = 2**30  # a record; the format of the files ends at twice that
+_MOST_BYTES = 2**44  # of one array or kind of parameters, over all devices: no machine has that much
 
 
 def validate(config: Config) -> Config:
@@ -223,16 +240,16 @@ def validate(config: Config) -> Config:
     Raises:
       ConfigError: names the first field that cannot work, its value and what was expected.
     """
-    defaults = default_config()
-    known = field_names(defaults)
+    known = field_names(defaults())
     for name in sorted(set(field_names(config)) ^ set(known)):
         raise ConfigError(f"config.{name}: {'a field is missing' if name in known else 'no such field'}")
     for name in known:
-        _check_field(name, get_field(config, name), get_field(defaults, name))
+        _check_field(name, get_field(config, name))
     _check_mesh(config)
     _check_data(config)
     _check_tokenizer(config)
     _check_dynamics(config)
+    _check_evaluation(config)
     for stage in ("tokenizer", "dynamics"):
         training = config[stage].training
         field = f"{stage}.training"
@@ -247,14 +264,66 @@ def validate(config: Config) -> Config:
             training.warmup_steps,
             f"less than {field}.num_steps = {steps}",
         )
+    check_memory(config, _MOST_BYTES)
     return config.lock()
+
+
+def check_memory(config: Config, available: int) -> None:
+    """Refuses what does not fit into so many bytes, by rough lower bounds: what passes may still be too much.
+
+    Raises:
+      ConfigError: names the field that asks for more.
+    """
+    for name, need in _least_memory(config).items():
+        expected = f"to fit into {available / 2**30:,.0f} GiB of memory, it takes {need / 2**30:,.0f} GiB or more"
+        _expect(need <= available, name, get_field(config, name), expected)
+
+
+def _least_memory(config: Config) -> dict[str, int]:
+    """Bytes that some arrays, or one kind of parameters, take at least, by the field that makes them large."""
+    data, tokenizer, dynamics, evaluation = config.data, config.tokenizer, config.dynamics, config.evaluation
+    frame, grid = 3 * data.frame_size**2, data.frame_size // tokenizer.patch_size
+    patches, steps, length = grid**2, evaluation.steps, evaluation.context + evaluation.steps
+    code_bytes = 2 if math.prod(tokenizer.levels) <= 2**16 else 4
+    monolithic = dynamics.name in _MONOLITHIC
+    factors = 1 if monolithic else dynamics.num_factors
+    # Of one example: attention over patches, or a look for patches that are alike; and who holds which patch.
+    pairs = 4 * (dynamics.num_heads if monolithic else int(dynamics.rarity > 0)) * dynamics.training.window * patches**2
+    masks = 4 * factors * dynamics.training.window * patches
+    # Linear probes of every agent's place, of every slot, with the ten steps that L-BFGS remembers.
+    probes = 40 * dynamics.model_dim * data.multigrid.num_agents * 2 * data.multigrid.grid_size
+    convolutions = tokenizer.encoder == "impala" or tokenizer.decoder == "cnn"
+    layers = 2 * 9 * tokenizer.num_res_blocks if convolutions else max(tokenizer.num_res_blocks - 1, 0)
+    scored = min(evaluation.num_clips, data.num_frames // data.clip_length // 10)
+
+    def batches(training: Config, example: int, of_part: int | float) -> int:
+        """Four that the loader has ready, one at work and the next; and what is made of one example of a part."""
+        return training.batch_size * 6 * example + int(training.batch_size // training.accumulate * of_part)
+
+    frames = tokenizer.training.window * frame
+    seen = dynamics.training.window * (code_bytes * patches if dynamics.cache_codes else frame)
+    floats = 0 if dynamics.cache_codes else 4 * seen
+    return {
+        "tokenizer.patch_size": max(pairs, 4 * patches * 2 * grid),  # and the one-hot places of patches
+        # Parameters, gradients and two moments: 16 bytes for each.
+        "tokenizer.channels": 16 * layers * tokenizer.channels**2,
+        "dynamics.model_dim": 16 * 16 * dynamics.num_blocks * dynamics.model_dim**2,
+        "dynamics.num_factors": max(masks, factors * probes, factors * length * frame),  # the last is a picture
+        "dynamics.cache_codes": data.num_frames * patches * code_bytes * 4 // 5 if dynamics.cache_codes else 0,
+        # Frames and their reconstruction as floats.
+        "tokenizer.training.batch_size": batches(tokenizer.training, frames, 8 * frames * tokenizer.patches_share),
+        "dynamics.training.batch_size": batches(dynamics.training, seen, max(pairs, masks, floats)),
+        # Clips; and what is imagined and reconstructed, as floats, then rounded.
+        "evaluation.batch_size": evaluation.batch_size * frame * (length + 8 * steps),
+        "evaluation.num_clips": scored * frame * (length + 2 * steps),
+    }
 
 
 def field_names(config: Config) -> list[str]:
     """Dotted names of all leaves."""
     names = []
     for key, value in config.items():
-        names += [f"{key}.{name}" for name in field_names(value)] if isinstance(value, ConfigDict) else [key]
+        names += [f"{key}.{name}" for name in field_names(value)] if isinstance(value, ConfigDict) else [str(key)]
     return names
 
 
@@ -266,6 +335,11 @@ def get_field(config: Config, name: str) -> Any:
     return node
 
 
+def bounds(name: str) -> tuple[int | float, int | float]:
+    """The least and the greatest value of a field that holds a number."""
+    return _BOUNDS.get(".".join(name.split(".")[-2:]), _OTHER_BOUNDS)
+
+
 def describe_type(default: Any) -> str:
     """In words, what a field with this default takes."""
     if isinstance(default, bool):
@@ -275,15 +349,23 @@ def describe_type(default: Any) -> str:
     return {int: "a whole number", float: "a number", str: "text"}[type(default)]
 
 
-def _check_field(name: str, value: Any, default: Any) -> None:
+def _check_field(name: str, value: Any) -> None:
+    default = get_field(defaults(), name)
     right = isinstance(value, (int, float) if isinstance(default, float) else type(default))
     _expect(right and isinstance(value, bool) == isinstance(default, bool), name, value, describe_type(default))
     if name in CHOICES:
         _expect(value in CHOICES[name], name, value, f"one of {', '.join(CHOICES[name])}")
+    elif name in _FOLDERS:
+        _expect(is_folder_name(value) or (value == default == ""), name, value, "a folder")
     elif isinstance(value, (int, float)) and not isinstance(value, bool):
-        low, high = _BOUNDS.get(".".join(name.split(".")[-2:]), (0, math.inf))
-        expected = f"a number from {low:.12g} to {high:.12g}" if high < math.inf else f"a number of at least {low:.12g}"
-        _expect(math.isfinite(value) and low <= value <= high, name, value, expected)
+        low, high = bounds(name)
+        _expect(low <= value <= high, name, value, f"a number from {low:.12g} to {high:.12g}")
+
+
+def is_folder_name(path: str) -> bool:
+    """Whether a system takes it as the path of a folder, with room for the paths of what lies in it."""
+    parts = path.encode(errors="replace").split(b"/")
+    return bool(path.strip()) and "\0" not in path and len(path) <= 1024 and max(map(len, parts)) <= 255
 
 
 def _check_mesh(config: Config) -> None:
@@ -299,7 +381,9 @@ def _check_data(config: Config) -> None:
     data = config.data
     least = 10 * data.clip_length
     _expect(data.num_frames >= least, "data.num_frames", data.num_frames, f"10 clips, that is {least} frames, or more")
-    _expect(bool(data.path.strip()), "data.path", data.path, "a folder")
+    clip = data.clip_length * data.frame_size**2 * 3
+    expected = f"less, a clip of {clip / 2**30:.1f} GiB does not fit into a record: at most 1 GiB"
+    _expect(clip <= _MOST_CLIP_BYTES, "data.clip_length", data.clip_length, expected)
     if data.name == "multigrid":
         cells, agents, shared = data.multigrid.grid_size, data.multigrid.num_agents, data.multigrid.shared_actions
         size = data.frame_size
@@ -331,31 +415,70 @@ def _check_tokenizer(config: Config) -> None:
 
 
 def _check_dynamics(config: Config) -> None:
-    dynamics, evaluation, clip = config.dynamics, config.evaluation, config.data.clip_length
+    dynamics = config.dynamics
     factors, total = dynamics.num_factors, dynamics.total_action_dim
     _expect(total % factors == 0, "dynamics.total_action_dim", total, f"a multiple of dynamics.num_factors = {factors}")
     heads, dim = dynamics.num_heads, dynamics.model_dim
     _expect(dim % heads == 0, "dynamics.num_heads", heads, f"a divisor of dynamics.model_dim = {dim}")
     window, passes = dynamics.training.window, dynamics.prediction_steps
     _expect(window > passes, "dynamics.training.window", window, f"more than dynamics.prediction_steps = {passes}")
-    _expect(bool(evaluation.weights.strip()), "evaluation.weights", evaluation.weights, "a folder")
+    if dynamics.name in _FRAME_BY_FRAME:
+        expected = f"at most {_MOST_FRAMES_COMPILED} with {dynamics.name}, which is compiled frame by frame"
+        _expect(window <= _MOST_FRAMES_COMPILED, "dynamics.training.window", window, expected)
+
+
+def _check_evaluation(config: Config) -> None:
+    dynamics, evaluation, clip = config.dynamics, config.evaluation, config.data.clip_length
     context, steps = evaluation.context, evaluation.steps
     room = f"context + steps = {context + steps} to be at most data.clip_length = {clip}"
     _expect(context + steps <= clip, "evaluation.steps", steps, room)
+    if dynamics.name in _FRAME_BY_FRAME:
+        room = f"context + steps = {context + steps} to be at most {_MOST_FRAMES_COMPILED} with {dynamics.name},"
+        expected = f"{room} which is compiled frame by frame"
+        _expect(context + steps <= _MOST_FRAMES_COMPILED, "evaluation.steps", steps, expected)
 
 
 def _expect(condition: bool, name: str, value: Any, expected: str) -> None:
     if not condition:
-        raise ConfigError(f"config.{name} = {value!r}: expected {expected}")
+        raise ConfigError(f"config.{name} = {brief(value)}: expected {expected}")
+
+
+def cut(text: str) -> str:
+    """At most 80 characters of a text, without its middle: for messages that say what a user wrote."""
+    return text if len(text) <= 80 else f"{text[:50]}...{text[-27:]}"
+
+
+class _Brief(reprlib.Repr):
+    def __init__(self):
+        super().__init__()
+        self.maxtuple, self.maxother = 16, 80
+
+    def repr_int(self, x: int, level: int) -> str:
+        # Python does not write out more than 4,300 digits.
+        return cut(repr(x) if x.bit_length() < 1000 else hex(x))
+
+    def repr_str(self, x: str, level: int) -> str:
+        return repr(cut(x))
+
+
+def brief(value: Any) -> str:
+    """As `repr`, without the middle of what is long."""
+    return _Brief().repr(value)
 
 
 __all__ = [
     "CHOICES",
     "Config",
     "ConfigError",
+    "bounds",
+    "brief",
+    "check_memory",
+    "cut",
     "default_config",
+    "defaults",
     "describe_type",
     "field_names",
     "get_field",
+    "is_folder_name",
     "validate",
 ]

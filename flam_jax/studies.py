@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flam_jax.config import Config, ConfigError, get_field, load_config
+from flam_jax.schema import brief
 
 PRESETS = ("cpu", "paper", "debug")
 SEEDS = (0, 1, 2)
@@ -163,7 +164,7 @@ def cells(study: str, preset: str) -> list[Cell]:
     """
     for name, value, known in (("study", study, (*STUDIES, "all")), ("preset", preset, PRESETS)):
         if value not in known:
-            raise ConfigError(f"--{name}={value}: expected one of {', '.join(known)}")
+            raise ConfigError(f"--{name}={brief(value)}: expected one of {', '.join(known)}")
     chosen = {name: make for name, make in STUDIES.items() if study == name or (study == "all" and make is not tuning)}
     by_folder = {cell.folder: cell for make in chosen.values() for cell in make(preset)}
     return list(by_folder.values())

@@ -26,7 +26,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from flam_jax.command_line import read_flags, tell
 from flam_jax.config import Config, ConfigError, load_config
+from flam_jax.schema import brief
 
 USAGE = "python -m flam_jax.topology --config=FILE[:ARGUMENTS] --topology=CHIP:SHAPE [--config.FIELD=VALUE ...]"
 
@@ -98,14 +100,16 @@ def main(arguments: list[str]) -> int:
     if "--help" in arguments or "-h" in arguments:
         print(__doc__)
         return 0
+    from flam_jax.training.sharding import ShardingError
+
     try:
         options = _read(arguments)
         _report(options)
     except ConfigError as error:
-        print(f"flam_jax: {error}", file=sys.stderr)
+        tell("flam_jax", error)
         return 2
-    except PlanError as error:
-        print(f"flam_jax: {error}", file=sys.stderr)
+    except (PlanError, ShardingError) as error:
+        tell("flam_jax", error)
         return 1
     return 0
 
@@ -132,8 +136,6 @@ class Options:
 
 
 def _read(arguments: list[str]) -> Options:
-    from flam_jax.command_line import read_flags
-
     values, overrides = read_flags(
         arguments,
         USAGE,
@@ -148,10 +150,10 @@ def _read(arguments: list[str]) -> Options:
         split_name(topology)
     stage = values.get("--stage", "dynamics")
     if stage not in ("tokenizer", "dynamics"):
-        raise ConfigError(f"--stage={stage}: expected tokenizer or dynamics")
+        raise ConfigError(f"--stage={brief(stage)}: expected tokenizer or dynamics")
     per_chip = values.get("--per_chip", "")
     if per_chip and not (per_chip.isdecimal() and int(per_chip) > 0):
-        raise ConfigError(f"--per_chip={per_chip}: expected a whole number of at least 1")
+        raise ConfigError(f"--per_chip={brief(per_chip)}: expected a whole number of at least 1")
     return Options(
         config=load_config(values["--config"], overrides=overrides),
         topologies=topologies,
@@ -173,7 +175,7 @@ def split_name(topology: str) -> tuple[str, tuple[int, ...]]:
     dimensions = 3 if chip in ("v4", "v5p") else 2
     if chip not in CHIPS or not re.fullmatch("x".join(["[1-9][0-9]*"] * dimensions), shape):
         raise ConfigError(
-            f"--topology={topology}: expected one of {', '.join(CHIPS)} and a shape, as in v5e:16x16 or v5p:4x4x4"
+            f"--topology={brief(topology)}: expected one of {', '.join(CHIPS)} and a shape, as in v5p:4x4x4"
         )
     return chip, tuple(int(size) for size in shape.split("x"))
 

@@ -1,4 +1,4 @@
-"""The configuration: every mistake is one line that names the field."""
+"""The configuration: what a mistake is told to be, and what stays the same. A thousand are in `test_bad_input.py`."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,6 @@ from flam_jax.config import (
     config_hash,
     default_config,
     differences,
-    field_names,
     from_json,
     load_config,
     override,
@@ -72,8 +71,8 @@ WRONG = [
     ("tokenizer.levels", "256,256,256,128", "product is below 2^31"),
     ("tokenizer.patches_share", "0.5", "expected 1, unless encoder and decoder are patch"),
     ("tokenizer.patches_share", "0", "expected a number from 0.001 to 1"),
-    ("tokenizer.change_weight", "-1", "expected a number of at least 0"),
-    ("tokenizer.change_weight", "nan", "expected a number of at least 0"),
+    ("tokenizer.change_weight", "-1", "expected a number from 0 to 1000000000"),
+    ("tokenizer.change_weight", "nan", "expected a number from 0 to 1000000000"),
     ("tokenizer.change_weight", "much", "expected a number"),
     ("tokenizer.training.dtype", "float16", "expected one of float32, bfloat16"),
     ("tokenizer.training.schedule", "linear", "expected one of constant, cosine"),
@@ -103,20 +102,6 @@ def test_a_wrong_value_is_named_with_what_was_expected(name: str, value: str, ex
     assert expected in text
 
 
-def test_every_number_has_bounds_and_every_type_is_checked() -> None:
-    for name in field_names(default_config()):
-        current = get_field(default_config(), name)
-        for value in ("no such value", None, object(), [], 1e400, -2, True):
-            if value == "no such value" and name in ("data.path", "tokenizer.restore_from", "evaluation.weights"):
-                continue
-            config = default_config()
-            if value is True and isinstance(current, bool):
-                continue
-            with pytest.raises(ConfigError) as error:
-                change(config, name, value)
-            assert name.rsplit(".", 1)[-1] in message(error) or "config.mesh" in message(error)
-
-
 @pytest.mark.parametrize(
     ("name", "nearest"),
     [
@@ -133,12 +118,6 @@ def test_an_unknown_field_is_refused_with_the_nearest(name: str, nearest: str) -
     with pytest.raises(ConfigError) as error:
         override(default_config(), name, 1)
     assert "no such field; the nearest is config." + nearest in message(error)
-
-
-def test_a_group_is_no_field() -> None:
-    with pytest.raises(ConfigError) as error:
-        override(default_config(), "tokenizer.training", "3")
-    assert "config.tokenizer.training is a group of fields, such as config.tokenizer.training." in message(error)
 
 
 def test_text_becomes_the_type_of_the_field() -> None:
@@ -161,34 +140,6 @@ def test_the_tree_is_locked() -> None:
     config = load_config(EXPERIMENTS[0])
     with pytest.raises((AttributeError, KeyError)):
         config.dynamics.num_factor = 3
-
-
-EDIT = "from flam_jax.config import default_config\ndef get_config(a):\n c = default_config()\n "
-
-
-@pytest.mark.parametrize(
-    ("content", "expected"),
-    [
-        ("def get_config(", "does not load: SyntaxError"),
-        ("x = 1", "has no attribute 'get_config'"),
-        ("def get_config(a): return 3", "returns int, expected a ConfigDict"),
-        ("def get_config(a): raise KeyError('no')", "does not load: KeyError"),
-        ("import no_such_library", "does not load: ModuleNotFoundError"),
-        (f"{EDIT}c.seeds = 1\n return c", "seeds"),
-        (f"{EDIT}c.seed = 'x'\n return c", "does not load: TypeError"),
-    ],
-)
-def test_a_broken_experiment_is_one_line(tmp_path: Path, content: str, expected: str) -> None:
-    file = tmp_path / "broken.py"
-    file.write_text(content)
-    with pytest.raises(ConfigError) as error:
-        load_config(file)
-    assert expected in message(error)
-
-
-def test_a_missing_experiment() -> None:
-    with pytest.raises(ConfigError, match=r"no such file: experiments/none\.py"):
-        load_config("experiments/none.py:cpu")
 
 
 @pytest.mark.parametrize(

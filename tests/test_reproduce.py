@@ -14,7 +14,7 @@ import pytest
 
 from flam_jax import main, reproduce
 from flam_jax.build import build_dynamics
-from flam_jax.config import ConfigError, field_names, get_field
+from flam_jax.config import field_names, get_field
 from flam_jax.schema import CHOICES
 from flam_jax.studies import LEARNING_RATES, PRESETS, SEEDS, STUDIES, cells
 from tests import readme
@@ -141,24 +141,6 @@ def test_tuning_tries_every_model_equally_often_and_never_looks_at_the_test_spli
     assert set(tried) == set(CHOICES["dynamics.name"])
     assert {tuple(rates) for rates in tried.values()} == {LEARNING_RATES["cpu"]}
     assert not {cell.folder for cell in cells("all", "cpu")} & {cell.folder for cell in cells("tuning", "cpu")}
-
-
-def test_mistakes_are_one_line(capsys):
-    for words, expected in (
-        (["--study=multigird"], "--study=multigird: expected one of multigrid, procgen"),
-        (["--study=multigrid", "--preset=big"], "--preset=big: expected one of cpu, paper, debug"),
-        (["--study=multigrid", "extra"], "unexpected argument 'extra'"),
-        (["--study=multigrid", "--jobs=0"], "--jobs=0: expected at least 1"),
-        (["--study=multigrid", "--jobs=2", "--together"], "--together: expected without --jobs"),
-        (["--study=multigrid", "--config.dynamics.kl_wieght=1"], "the nearest is config.dynamics.kl_weight"),
-    ):
-        assert reproduce.main([*words, "--workdir=nowhere"]) == 2
-        (line,) = capsys.readouterr().err.splitlines()
-        assert line.startswith("flam_jax.reproduce: ")
-        assert expected in line
-    assert not Path("nowhere").exists()
-    with pytest.raises(ConfigError):
-        cells("none", "cpu")
 
 
 @pytest.mark.xdist_group("debug_run")

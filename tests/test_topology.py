@@ -70,9 +70,9 @@ def test_names_of_slices() -> None:
     [
         (["--topology=v5e:4x4"], "--config is missing"),
         (["--config=experiments/nuplan.py"], "--topology is missing"),
-        (["--config=experiments/nuplan.py", "--topology=v5e:four"], "--topology=v5e:four"),
-        (["--config=experiments/nuplan.py", "--topology=v5e:4x4", "--stage=all"], "--stage=all: expected tokenizer or"),
-        (["--config=experiments/nuplan.py", "--topology=v5e:4x4", "--per_chip=0"], "--per_chip=0: expected a whole"),
+        (["--config=experiments/nuplan.py", "--topology=v5e:four"], "--topology='v5e:four': expected"),
+        (["--config=experiments/nuplan.py", "--topology=v5e:4x4", "--stage=all"], "--stage='all': expected"),
+        (["--config=experiments/nuplan.py", "--topology=v5e:4x4", "--per_chip=0"], "--per_chip='0': expected"),
         (["--config=experiments/none.py", "--topology=v5e:4x4"], "no such file"),
     ],
 )

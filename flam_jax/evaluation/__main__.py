@@ -1,45 +1,60 @@
 """Computes `evaluation.json` and `report.html` of a trained run again.
 
-python -m flam_jax.evaluation --workdir=FOLDER [--split=test|val]
+    python -m flam_jax.evaluation --workdir=FOLDER [--split=test|val]
+
+Exit status: 0 done; 1 an error, told in one line; 2 a wrong command line.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
+from flam_jax.command_line import check_workdir, read_flags, tell
 from flam_jax.config import ConfigError, from_json
+from flam_jax.schema import CHOICES, brief
+
+USAGE = "python -m flam_jax.evaluation --workdir=FOLDER [--split=test|val]"
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if "--help" in arguments or "-h" in arguments:
+        print(__doc__)
+        return 0
+    try:
+        flags, _ = read_flags(arguments, USAGE, required=("--workdir",), optional=("--split",))
+        workdir, split = flags["--workdir"], flags.get("--split")
+        check_workdir(workdir)
+        if split and split not in CHOICES["evaluation.split"]:
+            raise ConfigError(f"--split={brief(split)}: expected one of {', '.join(CHOICES['evaluation.split'])}")
+    except ConfigError as error:
+        tell("flam_jax.evaluation", error)
+        return 2
     from data_pipelines.errors import DataError
     from flam_jax.checkpoints import CheckpointError
     from flam_jax.evaluation import evaluate
     from flam_jax.evaluation.networks.weights import WeightsError
 
-    parser = argparse.ArgumentParser(prog="python -m flam_jax.evaluation", description=__doc__)
-    parser.add_argument("--workdir", required=True, help="folder of a trained run")
-    parser.add_argument("--split", choices=("test", "val"), help="clips that are scored; as the run says by default")
-    options = parser.parse_args(arguments)
-    file = Path(options.workdir) / "config.json"
     try:
-        if not file.is_file():
+        try:
+            text = (Path(workdir) / "config.json").read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(
-                f"--workdir={options.workdir}: no config.json there; expected the folder of a trained run"
-            )
-        config = from_json(file.read_text(encoding="utf-8"))
-        if options.split:
-            config.evaluation.split = options.split
-        result = evaluate(config, options.workdir)
+                f"--workdir={workdir}: no config.json there that can be read; expected the folder of a trained run"
+            ) from error
+        config = from_json(text)
+        if split:
+            config.evaluation.split = split
+        result = evaluate(config, workdir)
     except (ConfigError, DataError, CheckpointError, WeightsError) as error:
-        print(f"flam_jax.evaluation: {error}", file=sys.stderr)
+        tell("flam_jax.evaluation", error)
         return 1
     rollout = result["rollout"]
     if "skipped_clips" in rollout:
         print(f"{rollout['skipped_clips']} clips cannot be read and are skipped: others stood in for them")
     print(
         f"{result['split']}: PSNR {rollout['psnr'][0]:.2f} dB at step 1, {rollout['psnr'][-1]:.2f} at step "
-        f"{len(rollout['psnr'])}, ceiling {rollout['ceiling_psnr_mean']:.2f}; see {options.workdir}/report.html"
+        f"{len(rollout['psnr'])}, ceiling {rollout['ceiling_psnr_mean']:.2f}; see {workdir}/report.html"
     )
     return 0
 

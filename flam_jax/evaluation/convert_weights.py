@@ -10,55 +10,62 @@
 Exit status: 0 done; 1 a file that cannot be used, told in one line; 2 a wrong command line.
 """
 
-import argparse
+import dataclasses
 import importlib
+import os
 import sys
-from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 
+from flam_jax.command_line import read_flags, tell
+from flam_jax.config import ConfigError
 from flam_jax.evaluation.networks import NETWORKS, published, weights
 from flam_jax.evaluation.networks.weights import WeightsError
+from flam_jax.schema import brief
+
+USAGE = "python -m flam_jax.evaluation.convert_weights --network=NAME --backbone=FILE [--heads=FILE] --out=FILE.npz"
 
 
-class _UsageError(Exception):
-    """A wrong command line, in one line."""
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What was asked for."""
+
+    network: str
+    backbone: str
+    heads: str | None
+    out: str
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise _UsageError(message)
+def parse(arguments: list[str]) -> Options:
+    """Reads and checks a command line without the program's name.
 
-
-def parse(arguments: list[str]) -> argparse.Namespace:
-    """Reads and checks a command line without the program's name."""
-    parser = _Parser(
-        prog="python -m flam_jax.evaluation.convert_weights",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("--network", required=True, choices=tuple(NETWORKS))
-    parser.add_argument("--backbone", required=True, metavar="FILE")
-    parser.add_argument("--heads", metavar="FILE")
-    parser.add_argument("--out", required=True, metavar="FILE.npz")
-    options = parser.parse_args(arguments)
+    Raises:
+      ConfigError: a flag is unknown, repeated, missing, or has a value that cannot be.
+    """
+    flags, _ = read_flags(arguments, USAGE, required=("--network", "--backbone", "--out"), optional=("--heads",))
+    options = Options(flags["--network"], flags["--backbone"], flags.get("--heads"), flags["--out"])
+    if options.network not in NETWORKS:
+        raise ConfigError(f"--network={brief(options.network)}: expected one of {', '.join(NETWORKS)}")
     if options.network == "i3d" and options.heads:
-        parser.error("--heads: i3d has none")
+        raise ConfigError("--heads: i3d has none")
     if options.network != "i3d" and not options.heads:
-        parser.error(f"--heads is missing: {options.network} needs the heads of LPIPS")
+        raise ConfigError(f"--heads is missing: {options.network} needs the heads of LPIPS")
     if not options.out.endswith(".npz"):
-        parser.error(f"--out={options.out}: expected a file that ends in .npz")
+        raise ConfigError(f"--out={brief(options.out)}: expected a file that ends in .npz")
     return options
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if "--help" in arguments or "-h" in arguments:
+        print(__doc__)
+        return 0
     try:
-        options = parse(sys.argv[1:] if arguments is None else arguments)
-    except _UsageError as error:
-        print(f"flam_jax.evaluation.convert_weights: {error}", file=sys.stderr)
+        options = parse(arguments)
+    except ConfigError as error:
+        tell("flam_jax.evaluation.convert_weights", error)
         return 2
     try:
         parameters = _converted("backbone", options.network, options.backbone)
@@ -66,7 +73,7 @@ def main(arguments: list[str] | None = None) -> int:
             parameters |= _converted("heads", options.network, options.heads)
         weights.write(options.out, options.network, parameters)
     except WeightsError as error:
-        print(f"flam_jax.evaluation.convert_weights: {error}", file=sys.stderr)
+        tell("flam_jax.evaluation.convert_weights", error)
         return 1
     print(f"{options.out}: {options.network}, {sum(value.size for value in parameters.values()):,} parameters")
     return 0
@@ -92,7 +99,7 @@ def load_state_dict(path: str) -> dict[str, np.ndarray]:
     Raises:
       WeightsError: PyTorch is not installed, or the file is missing, damaged or no state dict.
     """
-    if not Path(path).is_file():
+    if not os.path.isfile(path):
         raise WeightsError("no such file")
     try:
         torch: Any = importlib.import_module("torch")

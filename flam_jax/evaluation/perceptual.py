@@ -1,6 +1,7 @@
 """LPIPS and FVD of rollouts. Their networks come from files that the user supplies; without, nothing stands in."""
 
 import dataclasses
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,7 @@ def load_judges(config: Config) -> Judges:
     """
     settings, size = config.evaluation, config.data.frame_size
     folder = Path(settings.weights)
-    if folder.exists() and not folder.is_dir():
+    if os.path.exists(folder) and not os.path.isdir(folder):  # those of Path raise where they cannot look
         raise WeightsError(f"config.evaluation.weights = {str(folder)!r}: expected a folder")
     perceptual: Lpips | str = NO_WEIGHTS
     features: dict[str, Any] | str = NO_WEIGHTS
@@ -57,7 +58,7 @@ def load_judges(config: Config) -> Judges:
 
 def _read(folder: Path, network: str) -> dict[str, Any] | None:
     path = folder / f"{network}.npz"
-    return jax.tree.map(jnp.asarray, weights.read(path, network)) if path.exists() else None
+    return jax.tree.map(jnp.asarray, weights.read(path, network)) if os.path.exists(path) else None
 
 
 def _reason(check: Any, *arguments: Any) -> str:

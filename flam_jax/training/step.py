@@ -190,7 +190,7 @@ def compile_step(
         frozen = {name: value for name, value in batches[0].items() if name == "frozen"}
         moving = [{name: value for name, value in batch.items() if name not in frozen} for batch in batches]
         stacked = jax.vmap(lambda state, batch, seed: one(state, {**batch, **frozen}, seed))(
-            _stack(states), _stack(moving), jnp.asarray(seeds)
+            _stack(states), _stack(moving), jnp.asarray(seeds, jnp.uint32)
         )
         states, metrics = (_unstack(tree, number) for tree in stacked)
         return states, metrics

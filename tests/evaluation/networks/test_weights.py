@@ -171,23 +171,6 @@ def test_files_that_cannot_be_converted(
         assert not out.exists()
 
 
-@pytest.mark.parametrize(
-    ("changes", "expected"),
-    [
-        ({"network": "lpips_squeeze"}, "invalid choice: 'lpips_squeeze'"),
-        ({"backbone": ""}, "the following arguments are required: --backbone"),
-        ({"heads": ""}, "--heads is missing: lpips_alex needs the heads of LPIPS"),
-        ({"network": "i3d"}, "--heads: i3d has none"),
-        ({"out": "weights"}, "--out=weights: expected a file that ends in .npz"),
-        ({"head": "x"}, "unrecognized arguments: --head=x"),
-    ],
-)
-def test_wrong_command_lines(
-    changes: dict[str, str], expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert expected in convert(tmp_path / "x.npz", capsys, 2, **changes)
-
-
 def test_without_pytorch_the_extra_is_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,0 +1,559 @@
+"""A thousand mistakes, made from the schema and the flags: each is one line that names it, before any work is done."""
+
+import contextlib
+import dataclasses
+import io
+import itertools
+import math
+import random
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import pytest
+
+import data_pipelines
+from flam_jax import main as launcher
+from flam_jax import reproduce
+from flam_jax.evaluation import __main__ as evaluation
+from flam_jax.evaluation import convert_weights
+from flam_jax.schema import CHOICES, bounds, defaults, field_names, get_field
+from flam_jax.training import memory
+
+ROOT = Path(__file__).parents[1]
+DEBUG, WORKDIR = "--config=experiments/multigrid.py:debug", "--workdir=HERE/run"
+BOTH = (DEBUG, WORKDIR)
+TWO = ("--num_processes=2",)
+FIELDS: dict[str, Any] = {name: get_field(defaults(), name) for name in field_names(defaults())}
+GROUPS = sorted({name.rsplit(".", depth)[0] for name in FIELDS for depth in range(1, name.count(".") + 1)})
+LONGEST = 400  # characters of a message
+LONG = "x" * 300
+
+pytestmark = pytest.mark.timeout(60)
+
+
+@dataclasses.dataclass(frozen=True)
+class Bad:
+    """A command line that cannot work.
+
+    Attributes:
+      words: its words; HERE stands for a folder of the test.
+      named: what is wrong; the message holds one of these.
+      status: how the command ends.
+    """
+
+    words: Sequence[str]
+    named: Sequence[str]
+    status: int = 2
+
+
+def fields(changes: str, named: str, status: int = 2, experiment: str = DEBUG) -> Bad:
+    """A small run with some fields changed, `name=value` with spaces between them; and the field that is named."""
+    words = [f"--config.{change}" for change in changes.split()]
+    return Bad((experiment, WORKDIR, *words), [f"config.{named} = "], status)
+
+
+def each(words: Sequence[str], values: Sequence[str], named: str, status: int = 2) -> list[Bad]:
+    """One command line a value, which stands for every {}."""
+    return [
+        Bad([word.replace("{}", value) for word in words], [named.replace("{}", value)], status) for value in values
+    ]
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with experiments that are none, and a file where a folder is expected."""
+    folder = tmp_path_factory.mktemp("bad")
+    for name, content in EXPERIMENTS.items():
+        (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    (folder / "folder.py").mkdir()
+    (folder / "file").touch()
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_done(monkeypatch: pytest.MonkeyPatch, here: Path) -> Iterator[None]:
+    """Data that are asked for, a program that is traced or compiled, or a file in the workdir fails the test."""
+
+    def asked(*_: Any, **__: Any) -> None:
+        raise AssertionError("data were asked for")
+
+    def listen(event: str, *_: Any, **__: Any) -> None:
+        compiled.append(event)
+
+    compiled: list[str] = []
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(data_pipelines, "prepare", asked)
+    before = sorted(here.rglob("*"))
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    yield
+    jax.monitoring.unregister_event_duration_listener(listen)
+    assert not [event for event in compiled if "compile" in event]
+    left = set(here.rglob("*")) - {*before, here / "run", here / "__pycache__"}
+    assert not {path for path in left if path.parent.name != "__pycache__"}
+
+
+def check(
+    cases: Sequence[Bad], here: Path, main: Callable[[list[str]], int] = launcher.main, program: str = "flam_jax"
+) -> None:
+    """Every case is one line that names what is wrong."""
+    for bad in cases:
+        words = [word.replace("HERE", str(here)) for word in bad.words]
+        error, output = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stderr(error), contextlib.redirect_stdout(output):
+            status = main(words)
+        text = error.getvalue()
+        said = f"{[word[:200] for word in words]}: {text}"
+        assert status == bad.status, said
+        assert output.getvalue() == "", said
+        assert text.endswith("\n"), said
+        assert len(text.splitlines()) == 1, said
+        assert text.startswith(f"{program}: "), said
+        assert len(text) - len(str(here)) < LONGEST, said
+        assert "Traceback" not in text, said
+        assert any(name.replace("HERE", str(here)) in text for name in bad.named), said
+
+
+# One field with a value of another type or out of its bounds.
+
+
+def wrong_values(name: str) -> list[str]:
+    """Texts that the field cannot take."""
+    default = FIELDS[name]
+    if name in CHOICES:
+        first, *_ = choices = CHOICES[name]
+        return ["", "no such", "0", "true", "ñ", LONG, first.upper(), f"[{first}]", f"{first} ", ",".join(choices)]
+    if isinstance(default, bool):
+        return ["", "1", "0", "yes", "nan", "None", "[true]", "true,false", "ñ", LONG]
+    if isinstance(default, tuple):
+        return ["", "4,x", "4.5", "4,1", "-4,4", "257", "nan", "true", "4,4;4", "ñ", LONG, "4," * 17, "256,256,256,128"]
+    if isinstance(default, str):
+        return [" ", "\n", LONG, f"runs/{LONG}/a", "a/" * 1000] + ([""] if default else [])
+    wrong = ["", "much", "true", "nan", "-inf", "[1, 2]", "½", LONG, "9" * 400, "9" * 5000]
+    low, high = bounds(name)
+    if isinstance(default, float):
+        return [*wrong, str(math.nextafter(low, -math.inf)), str(math.nextafter(high, math.inf)), "-1e300", "1e300"]
+    return [*wrong, "1.5", "1e3", "0x10", str(int(low) - 1), str(int(high) + 1)]
+
+
+WRONG_VALUES = {
+    name: [Bad((DEBUG, WORKDIR, f"--config.{name}={value}"), [f"config.{name} = "]) for value in wrong_values(name)]
+    for name in FIELDS
+}
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_a_field_with_a_wrong_value_is_named(name: str, here: Path) -> None:
+    check(WRONG_VALUES[name], here)
+
+
+# The same from an experiment, which can assign what is no text.
+
+_LITERALS = ("None", "[]", "{}", "object()", "{'a': 1}", "10**5000", "(10**5000,)", "b'x'", "{1: 2}", "1j")
+
+
+def set_wrong(name: str, literal: str) -> Bad:
+    """An experiment that sets a field to a Python literal."""
+    # ConfigDict itself refuses this number for a field of floats.
+    named = ["does not load: OverflowError"] if literal == "10**5000" and isinstance(FIELDS[name], float) else []
+    return Bad((f"--config=HERE/assign.py:{name}={literal}", WORKDIR), [f"config.{name}", *named])
+
+
+SET_WRONG = {
+    name: [set_wrong(name, _LITERALS[(number + step) % len(_LITERALS)]) for step in range(3)]
+    for number, name in enumerate(FIELDS)
+}
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_a_field_that_an_experiment_sets_wrong_is_named(name: str, here: Path) -> None:
+    check(SET_WRONG[name], here)
+
+
+# Names that are no fields.
+
+
+def misspelt(name: str) -> list[str]:
+    """Names that are almost this one."""
+    leaf = name.rsplit(".", 1)[-1]
+    found = [name[:-1], f"{name}s", name.title(), name.upper(), f"{name}.x", f"x.{name}", f" {name}", f"{name} "]
+    found += [name.replace(".", "_"), name.replace(".", ".."), name.replace("e", "é"), f"{name}\n", f"-{name}", leaf]
+    return sorted({other for other in found if other not in FIELDS and other not in GROUPS})
+
+
+_drawn = random.Random(0)
+NAMES = [
+    Bad((DEBUG, WORKDIR, f"--config.{other}=1"), [f"config.{other}: no such", f"config.{other[:-1]}\\n: no such"])
+    for name in FIELDS
+    for other in _drawn.sample(misspelt(name), 2)
+]
+NAMES += [Bad((DEBUG, WORKDIR, f"--config.{group}=1"), [f"config.{group} is a group of fields"]) for group in GROUPS]
+_NONE = ("", ".", "..", "seed.", ".seed", "seed.x", "*", "0", "config.seed", "__class__", "lock", LONG, "x " * 900)
+NAMES += [Bad((DEBUG, WORKDIR, f"--config.{name}=3"), [f"config.{name[:40]}"]) for name in _NONE]
+
+
+def test_a_name_that_is_no_field_is_refused(here: Path) -> None:
+    check(NAMES, here)
+
+
+# Fields that contradict each other. The small run has frames of 64 pixels in 8x8 cells and 8x8 patches, 640 of them
+# in clips of 16; windows of 4, batches of 2, 6 steps, 8 factors, a size of 16 with 2 heads; scored on 4 + 10 frames.
+
+PROCGEN = "--config=experiments/procgen.py:debug"
+STAGES, AXES = ("tokenizer", "dynamics"), ("data", "fsdp", "factor")
+MODELS, ONE_BY_ONE = CHOICES["dynamics.name"], ("playslot", "slotformer", "flam_recurrent")
+_LONG_CLIPS = "data.num_frames=10000 data.clip_length=100"
+CONTRADICTIONS = [
+    fields("data.num_frames=159", "data.num_frames"),
+    fields("data.clip_length=65", "data.num_frames"),
+    fields("data.clip_length=13", "evaluation.steps"),
+    fields("data.clip_length=3 evaluation.steps=1 evaluation.context=2", "tokenizer.training.window"),
+    fields("data.clip_length=10000 data.num_frames=100000 data.frame_size=1024", "data.clip_length"),
+    fields("evaluation.context=7", "evaluation.steps"),
+    fields("evaluation.steps=13", "evaluation.steps"),
+    fields("evaluation.context=1024 evaluation.steps=1024", "evaluation.steps"),
+    fields("dynamics.training.window=1", "dynamics.training.window"),
+    fields("dynamics.prediction_steps=4", "dynamics.training.window"),
+    fields("dynamics.prediction_steps=5 dynamics.training.window=5", "dynamics.training.window"),
+    fields("data.frame_size=100", "data.frame_size"),
+    fields("data.frame_size=98", "tokenizer.patch_size", experiment=PROCGEN),
+    fields("data.frame_size=48 tokenizer.patch_size=6 tokenizer.encoder=impala", "tokenizer.patch_size"),
+    fields("data.frame_size=48 tokenizer.patch_size=12 tokenizer.decoder=cnn", "tokenizer.patch_size"),
+    *(fields(f"tokenizer.patch_size={size}", "tokenizer.patch_size") for size in (3, 5, 6, 7, 9, 12, 24, 33, 48)),
+    fields("tokenizer.patches_share=0.5 tokenizer.encoder=impala", "tokenizer.patches_share"),
+    fields("tokenizer.patches_share=0.5 tokenizer.decoder=cnn", "tokenizer.patches_share"),
+    fields("tokenizer.encoder=impala", "tokenizer.patches_share", experiment=PROCGEN),
+    fields("tokenizer.l1_weight=0 tokenizer.l2_weight=0", "tokenizer.l1_weight"),
+    fields("data.multigrid.grid_size=7", "data.frame_size"),
+    fields("data.multigrid.grid_size=4", "data.multigrid.num_agents"),
+    fields("data.multigrid.grid_size=4 data.multigrid.num_agents=3", "data.multigrid.num_agents"),
+    *(fields(f"data.multigrid.shared_actions={count}", "data.multigrid.shared_actions") for count in (1, 5, 16)),
+    *(fields(f"dynamics.num_factors={count}", "dynamics.total_action_dim") for count in (3, 5, 7, 17, 32)),
+    *(fields(f"mesh.{axis}=0", f"mesh.{axis}") for axis in AXES),
+]
+for _model in MODELS:
+    CONTRADICTIONS += [
+        fields(f"dynamics.name={_model} dynamics.num_heads=3", "dynamics.num_heads"),
+        fields(f"dynamics.name={_model} dynamics.model_dim=15", "dynamics.num_heads"),
+        fields(f"dynamics.name={_model} dynamics.total_action_dim=17", "dynamics.total_action_dim"),
+        fields(f"dynamics.name={_model} data.frame_size=4096 tokenizer.patch_size=2", "tokenizer.patch_size"),
+    ]
+for _stage in STAGES:
+    _training = f"{_stage}.training"
+    CONTRADICTIONS += [
+        fields(f"{_training}.window=17", f"{_training}.window"),
+        fields(f"{_training}.batch_size=1000000 data.frame_size=4096", f"{_training}.batch_size"),
+        *(fields(f"{_training}.accumulate={parts}", f"{_training}.batch_size") for parts in (3, 4, 65_536)),
+        *(
+            fields(f"{_training}.batch_size=9 {_training}.accumulate={parts}", f"{_training}.batch_size")
+            for parts in (2, 6)
+        ),
+        *(fields(f"{_training}.warmup_steps={steps}", f"{_training}.warmup_steps") for steps in (6, 7, 1000)),
+        fields(f"{_training}.num_steps=3 {_training}.warmup_steps=3", f"{_training}.warmup_steps"),
+    ]
+for _pair in itertools.combinations(AXES, 2):
+    _sizes = [f"--config.mesh.{axis}={-1 if axis in _pair else 1}" for axis in AXES]
+    CONTRADICTIONS.append(Bad([*BOTH, *_sizes], [f"config.mesh.{_pair[0]}"]))
+# Frames that are compiled one by one would take hours; more memory than any machine has would end in the middle.
+for _model in ONE_BY_ONE:
+    CONTRADICTIONS += [
+        fields(f"dynamics.name={_model} {_LONG_CLIPS} dynamics.training.window=65", "dynamics.training.window"),
+        fields(f"dynamics.name={_model} {_LONG_CLIPS} evaluation.steps=61", "evaluation.steps"),
+    ]
+CONTRADICTIONS += [
+    fields("dynamics.model_dim=65536 dynamics.num_blocks=64", "dynamics.model_dim"),
+    fields("data.num_frames=100000000 data.frame_size=2048 evaluation.num_clips=1000000", "evaluation.num_clips"),
+    fields("data.frame_size=2048 evaluation.batch_size=1000000", "evaluation.batch_size"),
+    fields(
+        "data.num_frames=100000000 data.frame_size=2048 tokenizer.patch_size=4 dynamics.cache_codes=true",
+        "dynamics.cache_codes",
+    ),
+]
+
+
+def test_fields_that_contradict_each_other_are_named(here: Path) -> None:
+    check(CONTRADICTIONS, here)
+
+
+# What only the machine can tell: here of 1 GiB, with one device. The workdir is made, and stays empty.
+
+OF_THE_MACHINE = [
+    *each((*BOTH, "--config.mesh.{}=3"), AXES, "mesh.{} = 3", 1),
+    *each((*BOTH, "--config.mesh.{}=1000000"), AXES, "mesh.{} = 1000000", 1),
+    *(fields(f"tokenizer.restore_from=HERE/{name}", "tokenizer.restore_from", 1) for name in ("none", "run", "file")),
+    fields("evaluation.weights=HERE/file", "evaluation.weights", 1),
+    *each((DEBUG, "--workdir={}"), ("HERE/file", "HERE/file/below", "/proc/nowhere"), "--workdir: cannot write to", 1),
+    *(fields(f"{stage}.training.batch_size=100000", f"{stage}.training.batch_size", 1) for stage in STAGES),
+    fields("tokenizer.channels=8192 tokenizer.num_res_blocks=3", "tokenizer.channels", 1),
+    fields("tokenizer.patch_size=2 dynamics.name=genie data.frame_size=256", "tokenizer.patch_size", 1),
+    fields("dynamics.model_dim=4096", "dynamics.model_dim", 1),
+    fields("dynamics.num_factors=1024 dynamics.total_action_dim=1024 data.frame_size=512", "dynamics.num_factors", 1),
+    fields("evaluation.batch_size=100000", "evaluation.batch_size", 1),
+    fields("evaluation.num_clips=100000 data.num_frames=10000000", "evaluation.num_clips", 1),
+    fields("dynamics.cache_codes=true data.num_frames=100000000", "dynamics.cache_codes", 1),
+]
+
+
+def test_what_the_machine_cannot_do_is_named(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "total_memory", lambda: 2**30)
+    check(OF_THE_MACHINE, here)
+
+
+# Words.
+
+NO_FLAGS = ("", "extra", "-w", "-config.seed=3", "config.seed=3", "seed=3", "-workdir=x")
+NO_FLAGS += ("3", "ñ", "—config.seed=3", "*", "-", "=")
+UNKNOWN_FLAGS = {
+    "--workdir": ("--workdri", "--work_dir", "--WORKDIR", "--dir", "--wörkdir", "--workdir ", "--work"),
+    "--config": ("--conf", "--Config", "--config-seed", "--configs.seed", "--cnofig"),
+    "--": ("--", "--seed", "--x y"),
+}
+WORDS = [
+    Bad((), ["--config is missing"]),
+    Bad((DEBUG,), ["--workdir is missing"]),
+    Bad((WORKDIR,), ["--config is missing"]),
+    *each((*BOTH, "{}"), NO_FLAGS, "unexpected argument '{}'"),
+    *each(("{}", *BOTH), NO_FLAGS, "unexpected argument '{}'"),
+    *(
+        case
+        for near, flags in UNKNOWN_FLAGS.items()
+        for case in each((*BOTH, "{}=x"), flags, f"{{}}; the nearest is {near}")
+    ),
+    *each((*BOTH, "{}"), ("--config.seed", "--config.data.path", "--config.", "--config.no"), "{}: a value is missing"),
+    *each((DEBUG, "{}", WORKDIR), ("--config.seed", "--config.data.path"), "{}: a value is missing"),
+    *each((DEBUG, "{}"), ("--workdir", "--workdir="), "--workdir: a value is missing"),
+    *each(("{}", WORKDIR), ("--config", "--config="), "--config: a value is missing"),
+    Bad((DEBUG, *BOTH), ["--config is given twice"]),
+    Bad((*BOTH, WORKDIR), ["--workdir is given twice"]),
+    Bad((DEBUG, "--workdir", "a", "--workdir", "b"), ["--workdir is given twice: 'a' and 'b'"]),
+    Bad((*BOTH, "--config.seed=1", "--config.seed=1"), ["--config.seed is given twice"]),
+    Bad((*BOTH, "--config.seed", "1", "--config.seed=2"), ["--config.seed is given twice"]),
+    Bad((*BOTH, "--config.seed", "1", "2"), ["unexpected argument '2'"]),
+    Bad((*BOTH, f"--{LONG}=3"), ["unknown flag --xxx"]),
+    Bad((*BOTH, "--a b\nc=3"), ["unknown flag --a b\\nc"]),
+    Bad((*BOTH, "x\ny" * 3000), ["unexpected argument 'x"]),
+    Bad((*BOTH, "\udcff\x1b[31m"), ["unexpected argument '\\udcff\\x1b[31m'"]),
+    *each((DEBUG, "--workdir={}"), (" ", LONG, "a/" * 3000, f"HERE/{LONG}", "a\0b"), "--workdir="),
+    Bad((*BOTH, "--process_id=0"), ["--coordinator is missing"]),
+    Bad((*BOTH, "--coordinator=x:1", "--process_id=0"), ["--num_processes is missing"]),
+    *each((*BOTH, *TWO, "--process_id=0", "--coordinator={}"), ("x", "x:", ":1", "x:1:2", "x:a"), "--coordinator='{}'"),
+    *each((*BOTH, *TWO, "--coordinator=x:1", "--process_id={}"), ("2", "-1", "1.0", "9" * 99), "--process_id='"),
+    *each(
+        (*BOTH, "--coordinator=x:1", "--process_id=0", "--num_processes={}"),
+        ("0", "-1", "2.0", "two", "9" * 99),
+        "--num_processes='",
+    ),
+]
+
+
+def test_words_that_are_no_command_line_are_named(here: Path) -> None:
+    check(WORDS, here)
+
+
+# Experiments.
+
+_EDIT = "from flam_jax.config import default_config\ndef get_config(arguments):\n    c = default_config()\n    "
+EXPERIMENTS: dict[str, str | bytes] = {
+    "assign.py": """
+from flam_jax.config import default_config
+def get_config(arguments):
+    config = default_config()
+    name, _, literal = arguments.partition("=")
+    *groups, leaf = name.split(".")
+    node = config
+    for group in groups:
+        node = node[group]
+    with node.ignore_type():
+        node[leaf] = eval(literal)
+    return config
+""",
+    "no_python.txt": "x = 1",
+    "compiled.pyc": b"\0\1\2",
+    "library.so": b"\x7fELF",
+    "binary.py": bytes(range(256)),
+    "zeros.py": b"\0" * 64,
+    "latin.py": "# ñ\nx = 'ñ'".encode("latin-1"),
+    "empty.py": "",
+    "syntax.py": "def get_config(",
+    "indent.py": "def get_config(a):\nreturn 3",
+    "raises.py": "raise RuntimeError('one\\ntwo')",
+    "silent.py": "raise RuntimeError",
+    "exits.py": "import sys\nsys.exit('nothing')",
+    "exits_0.py": "raise SystemExit(0)",
+    "recursion.py": "def get_config(a): return get_config(a)",
+    "import.py": "import no_such_library",
+    "from.py": "from flam_jax.config import no_such_name",
+    "variable.py": "get_config = 3",
+    "no_arguments.py": "def get_config(): return None",
+    "none.py": "def get_config(a): return None",
+    "number.py": "def get_config(a): return 3",
+    "dict.py": "def get_config(a): return {'seed': 3}",
+    "class.py": "from ml_collections import ConfigDict\ndef get_config(a): return ConfigDict",
+    "nothing.py": "from ml_collections import ConfigDict\ndef get_config(a): return ConfigDict()",
+    "numbers.py": "from ml_collections import ConfigDict\ndef get_config(a): return ConfigDict({1: 2})",
+    "mixed.py": f"{_EDIT}c[3] = 4\n    return c",
+    "frozen.py": f"{_EDIT}from ml_collections import FrozenConfigDict\n    return FrozenConfigDict(c)",
+    "required.py": f"{_EDIT}from ml_collections.config_dict import required_placeholder\n"
+    "    c.seed = required_placeholder(int)\n    return c",
+    "placeholder.py": f"{_EDIT}from ml_collections.config_dict import placeholder\n"
+    "    c.seed = placeholder(int)\n    return c",
+    "cycle.py": f"{_EDIT}c.data.again = c.data\n    return c",
+    "more.py": f"{_EDIT}c.dynamics.training.rate = 1\n    return c",
+    "less.py": f"{_EDIT}del c.dynamics.training.window\n    return c",
+    "no_group.py": f"{_EDIT}del c.mesh\n    return c",
+    "number_for_group.py": f"{_EDIT}with c.ignore_type(): c.mesh = 3\n    return c",
+    "group_for_number.py": f"{_EDIT}with c.ignore_type(): c.seed = c.mesh\n    return c",
+    "type.py": f"{_EDIT}c.seed = 'x'\n    return c",
+    "array.py": f"{_EDIT}import numpy\n    with c.ignore_type(): c.seed = numpy.eye(40)\n    return c",
+    "no_repr.py": "class A:\n    def __repr__(self): raise OSError\n"
+    + f"{_EDIT}with c.ignore_type(): c.seed = A()\n    return c",
+    "long_message.py": "raise RuntimeError('x ' * 9000)",
+}
+EXPERIMENT_SAYS = {
+    "no_python.txt": "is not a Python file",
+    "compiled.pyc": "is not a Python file",
+    "library.so": "is not a Python file",
+    "variable.py": "does not load: TypeError",
+    "no_arguments.py": "does not load: TypeError",
+    "none.py": "returns NoneType",
+    "number.py": "returns int",
+    "dict.py": "returns dict",
+    "class.py": "returns type",
+    "frozen.py": "returns FrozenConfigDict",
+    "nothing.py": "config.data.clip_length: a field is missing",
+    "numbers.py": "config.1: no such field",
+    "more.py": "config.dynamics.training.rate: no such field",
+    "less.py": "config.dynamics.training.window: a field is missing",
+    "no_group.py": "config.mesh.data: a field is missing",
+    "number_for_group.py": "config.mesh: no such field",
+    "group_for_number.py": "config.seed",
+    "placeholder.py": "config.seed = None",
+    "array.py": "config.seed = ",
+    "no_repr.py": "config.seed = ",
+}
+LOADED = [
+    Bad((f"--config=HERE/{name}", WORKDIR), [EXPERIMENT_SAYS.get(name, f"HERE/{name} does not load: ")])
+    for name in EXPERIMENTS
+]
+_NOWHERE = ("HERE/nowhere.py", "HERE/file/below.py", "/dev/null", "experiments/multigrid", "ñ.py")
+_STRANGE = (":cpu", ":", " ", f"{LONG}.py", "a/" * 3000, "a\nb.py", "a\0b")
+LOADED += each(("--config={}", WORKDIR), _NOWHERE, "--config: no such file: {}")
+LOADED += each(("--config={}", WORKDIR), _STRANGE, "--config: no such file: ")
+LOADED += each(("--config={}", WORKDIR), ("HERE", "HERE/folder.py", "/", "."), "--config: {} is a folder")
+LOADED += each(("--config={}", WORKDIR), ("HERE/file",), "{} is not a Python file")
+_NO_ARGUMENTS = ("x", "CPU", "cpu,debug", "cpu,cpu", "cpu ", " cpu", "cpu;debug", "cpu:debug", "debug,x")
+_NO_ARGUMENTS += (LONG, "x y " * 999)
+for _name in ("multigrid", "procgen"):
+    LOADED += each((f"--config=experiments/{_name}.py:{{}}", WORKDIR), _NO_ARGUMENTS, "config argument ")
+_NO_VARIANTS = ("bigfish", "2agents,4agents", "3agents", "agents", "4Agents,cpu", "4agents,correlated,cpu")
+LOADED += each(("--config=experiments/multigrid.py:{}", WORKDIR), _NO_VARIANTS, "config argument ")
+
+
+def test_experiments_that_are_none_are_named(here: Path) -> None:
+    check(LOADED, here)
+
+
+# Several mistakes at once, in any order.
+
+
+def mixed(number: int) -> Bad:
+    """A command line with one to four mistakes and some words that are right."""
+    drawn = random.Random(number)
+    wrong = {name: drawn.choice(WRONG_VALUES[name]) for name in drawn.sample(sorted(FIELDS), drawn.randint(1, 3))}
+    words = [bad.words[-1] for bad in wrong.values()]
+    named = [name for bad in wrong.values() for name in bad.named]
+    if drawn.random() < 0.5:
+        other = drawn.choice(NAMES)
+        words.append(other.words[-1])
+        named += other.named
+    right = {"seed": "3", "tokenizer.channels": "32", "dynamics.name": "genie", "dynamics.kl_weight": "1e-3"}
+    words += [f"--config.{name}={value}" for name, value in right.items() if name not in wrong]
+    experiment = drawn.choice(["multigrid.py:debug", "procgen.py:starpilot,cpu", "procgen.py"])
+    words += [f"--config=experiments/{experiment}", WORKDIR]
+    drawn.shuffle(words)
+    return Bad(tuple(words), named)
+
+
+MIXED = [mixed(number) for number in range(150)]
+
+
+def test_of_several_mistakes_one_is_named(here: Path) -> None:
+    check(MIXED, here)
+
+
+# The other commands.
+
+STUDY = ("--study=multigrid", "--preset=debug")
+_CHANGES = ("seed=x", "seeds=1", "dynamics.kl_wieght=1", "dynamics=3", "dynamics.num_heads=3", "tokenizer.levels=")
+_MORE_CHANGES = ("evaluation.steps=13", "dynamics.name=flan", "mesh.data=0", "=3", "data.path= ", "dynamics.history=0")
+REPRODUCE = [
+    Bad((), ["--study is missing"]),
+    Bad(STUDY, ["--workdir is missing"]),
+    Bad((WORKDIR,), ["--study is missing"]),
+    *each(("--study={}", WORKDIR), ("none", "Multigrid", "multigrid ", "1", "ñ", LONG), "--study="),
+    *each(("{}", WORKDIR), ("--study", "--study="), "--study: a value is missing"),
+    *each(("--study=slots", "--preset={}", WORKDIR), ("none", "CPU", "gpu", LONG), "--preset="),
+    *each((*STUDY, WORKDIR, "--jobs={}"), ("0", "-1", "x", "1.5", "nan", "1e3", "9" * 30, "9" * 5000, LONG), "--jobs="),
+    *each((*STUDY, WORKDIR, "{}"), ("--jobs=", "--jobs", "--preset"), ": a value is missing"),
+    Bad((*STUDY, WORKDIR, "--jobs=2", "--together"), ["--together"]),
+    Bad((*STUDY, WORKDIR, "--together=yes"), ["--together takes no value"]),
+    Bad((*STUDY, WORKDIR, "--together", "--together"), ["--together is given twice"]),
+    Bad((*STUDY, *STUDY, WORKDIR), ["--study is given twice"]),
+    *each((*STUDY, WORKDIR, "--together", "{}"), ("yes", "extra", "-j", "-j2", "study=x"), "unexpected argument '{}'"),
+    *each((*STUDY, WORKDIR, "--{}=1"), ("job", "stud", "seed", "config", "work"), "unknown flag --{};"),
+    Bad((*STUDY, WORKDIR, "--config.seed"), ["--config.seed: a value is missing"]),
+    Bad((*STUDY, WORKDIR, "--config.seed=1", "--config.seed=2"), ["--config.seed is given twice"]),
+    *(Bad((*STUDY, WORKDIR, f"--config.{it}"), [f"config.{it.split('=')[0]}"]) for it in (*_CHANGES, *_MORE_CHANGES)),
+    *each((*STUDY, "--workdir={}"), (" ", LONG, "a/" * 3000), "--workdir="),
+    *each((*STUDY, "--workdir={}"), ("HERE/file", "HERE/file/below"), "--workdir: cannot write to {}", 1),
+    *each((*STUDY, "--jobs=2", "--workdir={}"), ("HERE/file", "HERE/file/below"), "--workdir: cannot write to {}", 1),
+]
+I3D = ("--network=i3d", "--backbone=x")
+CONVERT = [
+    Bad((), ["--network is missing"]),
+    Bad(("--network=i3d",), ["--backbone is missing"]),
+    Bad(I3D, ["--out is missing"]),
+    *each(("--network={}", "--backbone=x", "--out=x.npz"), ("lpips", "I3D", "i3d ", "0", LONG), "--network="),
+    *each(("--network={}", "--backbone=x", "--out=x.npz"), ("lpips_alex", "lpips_vgg"), "--heads is missing: {}"),
+    Bad((*I3D, "--heads=x", "--out=x.npz"), ["--heads: i3d has none"]),
+    *each((*I3D, "--out={}"), ("weights", "x.npy", "x.npz/", "x.NPZ", " ", LONG), "--out="),
+    *each((*I3D, "--{}=x.npz"), ("ou", "output", "o", "config.seed"), "unknown flag --{};"),
+    *each(("--network=i3d", "--{}=", "--backbone=x"), ("backbone", "heads", "out"), "--{}: a value is missing"),
+    Bad((*I3D, "--out=x.npz", "more"), ["unexpected argument 'more'"]),
+    Bad((*I3D, "--out=x.npz", "--out=x.npz"), ["--out is given twice"]),
+    *each(
+        ("--network=i3d", "--backbone={}", "--out=HERE/x.npz"),
+        ("HERE/nowhere", "HERE", "HERE/file/below", LONG, "a/" * 3000, "a\nb", "a\0b", " "),
+        "--backbone=",
+        1,
+    ),
+]
+EVALUATION = [
+    Bad((), ["--workdir is missing"]),
+    *each(("--workdir=HERE", "--split={}"), ("train", "TEST", "test,val", LONG), "--split="),
+    *each(("{}",), ("--workdir=", "--workdir"), "--workdir: a value is missing"),
+    Bad(("--workdir=HERE", "--split="), ["--split: a value is missing"]),
+    Bad(("--workdir=HERE", "--spilt=val"), ["unknown flag --spilt; the nearest is --split"]),
+    Bad(("--workdir=HERE", "val"), ["unexpected argument 'val'"]),
+    *each(("--workdir={}",), (" ", LONG, "a/" * 3000), "--workdir="),
+    *each(("--workdir={}",), ("HERE", "HERE/nowhere", "HERE/file"), "--workdir={}: no config.json there", 1),
+]
+
+
+def test_wrong_studies_are_named(here: Path) -> None:
+    check(REPRODUCE, here, reproduce.main, "flam_jax.reproduce")
+
+
+def test_wrong_conversions_are_named(here: Path) -> None:
+    check(CONVERT, here, convert_weights.main, "flam_jax.evaluation.convert_weights")
+
+
+def test_wrong_evaluations_are_named(here: Path) -> None:
+    check(EVALUATION, here, evaluation.main, "flam_jax.evaluation")
+
+
+def test_there_are_a_thousand() -> None:
+    lists = [*WRONG_VALUES.values(), *SET_WRONG.values(), NAMES, CONTRADICTIONS, OF_THE_MACHINE, WORDS, LOADED, MIXED]
+    lists += [REPRODUCE, CONVERT, EVALUATION]
+    assert sum(len({tuple(bad.words) for bad in cases}) for cases in lists) > 1000
