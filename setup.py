@@ -12,9 +12,12 @@ EXTRAS = {
 }
 # Reads the published weights of LPIPS and FVD, which are then converted.
 EXTRAS["weights"] = ["torch>=2.4"]
+# The TPU's compiler, for plans without a TPU: the version that this jax asks for.
+EXTRAS["tpu-plan"] = ["jax[tpu]; sys_platform == 'linux'"]
 EXTRAS["test"] = [
     *EXTRAS["multigrid"],
     *EXTRAS["procgen"],
+    *EXTRAS["tpu-plan"],
     # Pyright with everything that it needs in its wheels: plain pyright downloads itself when it first runs.
     "basedpyright>=1.29",
     "beartype>=0.20",

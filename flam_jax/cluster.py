@@ -5,12 +5,13 @@ import inspect
 import json
 import os
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, TypeVar
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
+
+from flam_jax.process import has_tpu
 
 Result = TypeVar("Result")
 
@@ -67,8 +68,7 @@ def detect(environment: Mapping[str, str]) -> str:
     if "," in hosts:
         return "TPU pod on GKE"
     # A Cloud TPU machine says by its metadata whether it is one of several; asking costs time, and nothing elsewhere.
-    has_chips = Path("/dev/accel0").exists() or Path("/dev/vfio/0").exists()
-    if has_chips and importlib.util.find_spec("libtpu") and "TPU_SKIP_MDS_QUERY" not in environment:
+    if has_tpu() and importlib.util.find_spec("libtpu") and "TPU_SKIP_MDS_QUERY" not in environment:
         return "Cloud TPU"
     return ""
 

@@ -28,7 +28,7 @@ from typing import Any
 
 from flam_jax.command_line import parse_arguments, tell
 from flam_jax.config import Config, ConfigError, load_config, to_json
-from flam_jax.process import take_large_pages
+from flam_jax.process import settle
 from flam_jax.schema import check_memory
 
 
@@ -252,5 +252,5 @@ def quiet_logging() -> None:
 
 
 if __name__ == "__main__":
-    take_large_pages()
+    settle()
     sys.exit(main(sys.argv[1:]))

@@ -1,9 +1,36 @@
 """What must be settled before a program of this package does anything."""
 
+import importlib.util
 import os
 import sys
+from pathlib import Path
 
 _VARIABLE = "GLIBC_TUNABLES"
+# What the TPU's compiler is told where there is no TPU. Else it looks for one, and asks a metadata server.
+_NO_CHIPS = {
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-1",  # any that it knows
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # no chip is used, so several programs may
+}
+
+
+def settle() -> None:
+    """What a program calls first."""
+    leave_absent_chips_alone()
+    take_large_pages()
+
+
+def has_tpu() -> bool:
+    """Whether this machine has TPU chips."""
+    return Path("/dev/accel0").exists() or Path("/dev/vfio/0").exists()
+
+
+def leave_absent_chips_alone() -> None:
+    """Keeps the TPU's compiler quiet on a machine that has it for plans only (`flam_jax.topology`)."""
+    if importlib.util.find_spec("libtpu") and not has_tpu():
+        for name, value in _NO_CHIPS.items():
+            os.environ.setdefault(name, value)
 
 
 def take_large_pages() -> None:

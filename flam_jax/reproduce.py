@@ -28,7 +28,7 @@ from typing import Any
 
 from flam_jax.command_line import check_workdir, read_flags, tell
 from flam_jax.config import Config, ConfigError, config_hash, from_json, to_json
-from flam_jax.process import take_large_pages
+from flam_jax.process import settle
 from flam_jax.schema import brief
 from flam_jax.studies import Cell, cells
 
@@ -306,5 +306,5 @@ def _write(study: str, preset: str, workdir: Path, runs: list[Run]) -> Path:
 
 
 if __name__ == "__main__":
-    take_large_pages()
+    settle()
     sys.exit(main(sys.argv[1:]))

@@ -28,6 +28,7 @@ from typing import Any
 
 from flam_jax.command_line import read_flags, tell
 from flam_jax.config import Config, ConfigError, load_config
+from flam_jax.process import leave_absent_chips_alone
 from flam_jax.schema import brief
 
 USAGE = "python -m flam_jax.topology --config=FILE[:ARGUMENTS] --topology=CHIP:SHAPE [--config.FIELD=VALUE ...]"
@@ -186,18 +187,13 @@ def devices_of(topology: str) -> list[Any]:
     Raises:
       PlanError: the compiler is not installed, or does not know this slice.
     """
-    settings = {
-        "TPU_SKIP_MDS_QUERY": "1",  # no metadata server knows who we are
-        "TPU_ACCELERATOR_TYPE": "none",
-        "TPU_WORKER_HOSTNAMES": "localhost",
-        "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # no chip is used, so several programs may plan at once
-    }
-    for name, value in settings.items():
-        os.environ.setdefault(name, value)
+    leave_absent_chips_alone()
     from jax.experimental import topologies
 
+    # The two cores of a v4 chip are one device, as they are on a real slice.
+    options = {"chip_config_name": "megacore"} if topology.startswith("v4:") else {}
     try:
-        return topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
+        return topologies.get_topology_desc(platform="tpu", topology_name=topology, **options).devices
     except Exception as error:  # of whatever kind the plugin raises
         line = str(error).strip().splitlines()[0][:200]
         raise PlanError(
@@ -302,7 +298,7 @@ def read_cycles(text: str) -> int:
     `cost_analysis` has an estimate too, in which a loop counts once and what is not known takes minus one second.
 
     Args:
-      text: optimized HLO. Loops of a known number of trips count so often, others once.
+      text: optimized HLO. A loop that counts up to a constant counts so often, another once.
     """
     times = _executions(text)
     found = ((computation, re.search(r'"estimated_cycles":"(\d+)"', line)) for computation, line in _instructions(text))
@@ -313,7 +309,7 @@ def read_collectives(text: str) -> list[Collective]:
     """The communication of a compiled program, by kind.
 
     Args:
-      text: optimized HLO. Loops of a known number of trips count so often, others once.
+      text: optimized HLO. A loop that counts up to a constant counts so often, another once.
     """
     found: dict[str, list[tuple[int, int, float]]] = {}
     times = _executions(text)
@@ -360,12 +356,19 @@ def _instructions(text: str) -> Iterator[tuple[str, str]]:
 def _executions(text: str) -> dict[str, int]:
     """How often each computation is run in one run of the program."""
     calls: dict[str, list[tuple[str, int]]] = {}
+    limits: dict[str, list[int]] = {}  # of a computation that says whether a loop goes on
     for computation, line in _instructions(text):
-        body = re.search(r"\bbody=%?([\w.-]+)", line)
-        trips = re.search(r'"known_trip_count":\{"n":"(\d+)"', line)
-        for called in re.findall(r"(?:calls|body|condition|to_apply|\w+_computation)=%?([\w.-]+)", line):
-            number = int(trips[1]) if trips and body and called == body[1] else 1
-            calls.setdefault(called, []).append((computation, number))
+        limits.setdefault(computation, []).extend(map(int, re.findall(r"= s32\[\]\S* constant\((\d+)\)", line)))
+    for computation, line in _instructions(text):
+        loop = re.search(r" while\(.*condition=%?([\w.-]+), body=%?([\w.-]+)", line)
+        if loop:
+            # XLA writes `lax.scan` as counting up to a constant. Of another loop nobody knows.
+            limit = limits.get(loop[1], [])
+            trips = limit[0] if len(limit) == 1 else 1
+            calls.setdefault(loop[2], []).append((computation, trips))
+            continue
+        for called in re.findall(r"(?:calls|to_apply|\w+_computation)=%?([\w.-]+)", line):
+            calls.setdefault(called, []).append((computation, 1))
         for branches in re.findall(r"branch_computations=\{([^}]*)\}", line):
             for called in branches.split(","):
                 calls.setdefault(called.strip().lstrip("%"), []).append((computation, 1))

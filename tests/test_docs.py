@@ -13,7 +13,7 @@ import pytest
 from tests import readme
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = ["README.md", "ARCHITECTURE.md"]
+DOCUMENTS = ["README.md", "ARCHITECTURE.md", "docs/scaling.md"]
 # Names in documents that stand for what a run makes, not for files of the repository.
 MADE = (
     "config.json",
@@ -25,7 +25,17 @@ MADE = (
     "finished.json",
     "blank.npy",
 )
-MADE_FOLDERS = ("tokenizer/", "dynamics/", "tensorboard/", "data/", "runs/", "checkpoints/", "pictures/", "weights/")
+MADE_FOLDERS = (
+    "tokenizer/",
+    "dynamics/",
+    "tensorboard/",
+    "data/",
+    "runs/",
+    "checkpoints/",
+    "pictures/",
+    "weights/",
+    "damaged/",
+)
 
 
 def tracked(*patterns: str) -> list[Path]:
@@ -55,7 +65,7 @@ def names_of_paths(text: str) -> set[str]:
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_every_path_that_is_named_exists(document: str) -> None:
     names = names_of_paths((ROOT / document).read_text(encoding="utf-8"))
-    assert len(names) > 5
+    assert len(names) > 2
     made = {name for name in names if name in (*MADE, *MADE_FOLDERS)}
     rooms = [ROOT, ROOT / "flam_jax", *(ROOT / "flam_jax").iterdir(), ROOT / "data_pipelines"]
     missing = {name for name in names - made if not any((room / name).exists() for room in rooms)}
@@ -96,8 +106,8 @@ def test_every_example_runs(debug_run: Path) -> None:
 
 # Rooms of flam_jax from the ground up: a room imports those on lower floors, and those named beside its own.
 FLOORS = [
-    {"axes", "cluster"},
-    {"tokenizer", "schema", "pictures", "process"},
+    {"axes", "process"},
+    {"tokenizer", "schema", "pictures", "cluster"},
     {"dynamics", "config"},
     {"baselines", "checkpoints", "command_line"},
     {"build"},

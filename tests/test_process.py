@@ -31,3 +31,15 @@ def test_elsewhere_than_on_linux_nothing_is_done(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(os, "execv", lambda *_: pytest.fail("started anew"))
     process.take_large_pages()
     assert "GLIBC_TUNABLES" not in os.environ
+
+
+def test_absent_chips_are_left_alone_where_there_is_their_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process.importlib.util, "find_spec", lambda _: object())
+    for present in (True, False):
+        monkeypatch.setattr(process, "has_tpu", lambda present=present: present)
+        for name in process._NO_CHIPS:
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv("TPU_WORKER_HOSTNAMES", "a")  # somebody's wish
+        process.leave_absent_chips_alone()
+        assert os.environ.get("TPU_SKIP_MDS_QUERY") == (None if present else "1")
+        assert os.environ["TPU_WORKER_HOSTNAMES"] == "a"

@@ -24,6 +24,13 @@ HloModule jit_step
   %work = f32[8]{0} fusion(%x), kind=kLoop, calls=%inside, backend_config={"estimated_cycles":"100"}
 }
 
+%test (arg: (f32[8], s32[])) -> pred[] {
+  %arg.1 = (f32[8]{0}, s32[]) parameter(0)
+  %index = s32[] get-tuple-element(%arg.1), index=1
+  %limit = s32[]{:T(128)} constant(5)
+  ROOT %less = pred[] compare(%index, %limit), direction=LT
+}
+
 %inside (p: f32[8]) -> f32[8] {
   %p = f32[8]{0} parameter(0)
 }
@@ -34,7 +41,7 @@ HloModule jit_step
 
 ENTRY %main (p: f32[4,10]) -> f32[4,10] {
   %p.1 = f32[4,10]{1,0} parameter(0)
-  %loop = (f32[8]{0}, s32[]) while(%t), condition=%test, body=%body.1, backend_config={"known_trip_count":{"n":"5"}}
+  %loop = (f32[8]{0}, s32[]) while(%t), condition=%test, body=%body.1
   %more = f32[4,10]{1,0} fusion(%p.1), kind=kLoop, calls=%inside, backend_config={"estimated_cycles":"7"}
   %reduce.2 = (f32[4,10]{1,0}, bf16[6]{0}) all-reduce(%p.1, %q), replica_groups=mesh['a'=4,'b'=2] {'a'}, to_apply=%sum
   %start = (f32[10]{0}, f32[40]{0}) all-gather-start(%y), replica_groups={{0,1,2,3},{4,5,6,7}}, dimensions={0}
