@@ -181,6 +181,7 @@ _FREE = (
     "data.loader_workers",
     "data.on_corrupt",
     "training.on_nonfinite",  # a run that was stopped may go on with the other way
+    "training.rematerialize",  # another machine may have less memory
     "training.log_every",
     "training.eval_every",
     "training.checkpoint_every",
@@ -192,8 +193,8 @@ def differences(stored: Mapping[str, Any], config: Config, stage: str) -> list[t
     """Fields in which a stage's stored configuration contradicts the one asked for now.
 
     What may change between two starts in one workdir: `mesh`, `evaluation`, where data lie, how many processes make or
-    read them and what is done about damaged ones, how often is logged, evaluated and saved, and `num_steps` of the
-    stage itself, which may grow. The tokenizer does not depend on `dynamics`; the dynamics depend on the tokenizer's
+    read them and what is done about damaged ones or about numbers that are not finite, what is computed again for the
+    gradient, how often is logged, evaluated and saved, and `num_steps` of the stage itself, which may grow. The tokenizer does not depend on `dynamics`; the dynamics depend on the tokenizer's
     configuration.
 
     Args:

@@ -422,6 +422,8 @@ def _check_dynamics(config: Config) -> None:
     _expect(dim % heads == 0, "dynamics.num_heads", heads, f"a divisor of dynamics.model_dim = {dim}")
     window, passes = dynamics.training.window, dynamics.prediction_steps
     _expect(window > passes, "dynamics.training.window", window, f"more than dynamics.prediction_steps = {passes}")
+    known = dynamics.name != "action_conditioned" or config.data.name in ("multigrid", "procgen")
+    _expect(known, "dynamics.name", dynamics.name, f"another model: the actions of {config.data.name} are not known")
     if dynamics.name in _FRAME_BY_FRAME:
         expected = f"at most {_MOST_FRAMES_COMPILED} with {dynamics.name}, which is compiled frame by frame"
         _expect(window <= _MOST_FRAMES_COMPILED, "dynamics.training.window", window, expected)

@@ -201,6 +201,7 @@ def test_a_name_that_is_no_field_is_refused(here: Path) -> None:
 # in clips of 16; windows of 4, batches of 2, 6 steps, 8 factors, a size of 16 with 2 heads; scored on 4 + 10 frames.
 
 PROCGEN = "--config=experiments/procgen.py:debug"
+NUPLAN = "--config=experiments/nuplan.py:debug"
 STAGES, AXES = ("tokenizer", "dynamics"), ("data", "fsdp", "factor")
 MODELS, ONE_BY_ONE = CHOICES["dynamics.name"], ("playslot", "slotformer", "flam_recurrent")
 _LONG_CLIPS = "data.num_frames=10000 data.clip_length=100"
@@ -224,6 +225,7 @@ CONTRADICTIONS = [
     fields("tokenizer.patches_share=0.5 tokenizer.encoder=impala", "tokenizer.patches_share"),
     fields("tokenizer.patches_share=0.5 tokenizer.decoder=cnn", "tokenizer.patches_share"),
     fields("tokenizer.encoder=impala", "tokenizer.patches_share", experiment=PROCGEN),
+    fields("dynamics.name=action_conditioned", "dynamics.name", experiment=NUPLAN),
     fields("tokenizer.l1_weight=0 tokenizer.l2_weight=0", "tokenizer.l1_weight"),
     fields("data.multigrid.grid_size=7", "data.frame_size"),
     fields("data.multigrid.grid_size=4", "data.multigrid.num_agents"),
