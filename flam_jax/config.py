@@ -194,8 +194,8 @@ def differences(stored: Mapping[str, Any], config: Config, stage: str) -> list[t
 
     What may change between two starts in one workdir: `mesh`, `evaluation`, where data lie, how many processes make or
     read them and what is done about damaged ones or about numbers that are not finite, what is computed again for the
-    gradient, how often is logged, evaluated and saved, and `num_steps` of the stage itself, which may grow. The tokenizer does not depend on `dynamics`; the dynamics depend on the tokenizer's
-    configuration.
+    gradient, how often is logged, evaluated and saved, and `num_steps` of the stage itself, which may grow. The
+    tokenizer does not depend on `dynamics`; the dynamics depend on the tokenizer's configuration.
 
     Args:
       stored: the tree that `to_json` wrote.
