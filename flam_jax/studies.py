@@ -49,7 +49,7 @@ STEPS = {"cpu": 2_000}
 PACE = {"cpu": {"Genie": 0.33, "AdaWorld": 0.33}}
 # Learning rates that are tried for every model, on the validation split and with a seed that is not reported; and what
 # came out best, where it is not the experiment's own: nothing, before the study `tuning` has been run.
-LEARNING_RATES = {"cpu": (7.5e-4, 1.5e-3, 3e-3), "paper": (5e-5, 1e-4, 2e-4), "debug": (7.5e-4, 1.5e-3)}
+LEARNING_RATES = {"cpu": (7.5e-4, 1.5e-3, 3e-3, 6e-3), "paper": (5e-5, 1e-4, 2e-4), "debug": (7.5e-4, 1.5e-3)}
 TUNED: Mapping[str, Mapping[str, Mapping[str, Any]]] = {"cpu": {}, "paper": {}, "debug": {}}
 
 
