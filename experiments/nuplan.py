@@ -5,14 +5,16 @@
 It has no reader of the data yet: the training step compiles from shapes alone, training itself says that it cannot
 start. The paper's tokenizer there is MAGVIT-v2; this one is the tokenizer of Procgen at the same size.
 
-Arguments: a preset (none: the paper's setting; cpu and debug: small sizes).
+Arguments, comma-separated: the camera (front) and a preset (none: the paper's setting; cpu and debug: small sizes).
 """
 
 from flam_jax.config import Config, default_config, parse_arguments
 
+CAMERAS = ("front",)
+
 
 def get_config(arguments: str = "") -> Config:
-    _, preset = parse_arguments(arguments, ("front",))
+    _, preset = parse_arguments(arguments, CAMERAS)
     config = default_config()
     config.data.name = "nuplan"
     config.data.frame_size = 224

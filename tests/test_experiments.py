@@ -26,6 +26,7 @@ from tests.training.stand_in import tiny_config as run_config
 EXPERIMENTS = {
     "multigrid": ("", "4agents", "2agents", "8agents", "16agents", "correlated"),
     "procgen": ("", "bigfish", "leaper", "starpilot"),
+    "nuplan": ("", "front"),
 }
 PRESETS = ("", "cpu", "debug")
 STAGES = ("tokenizer", "dynamics")

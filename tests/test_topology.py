@@ -128,7 +128,7 @@ def test_a_step_that_does_not_fit_is_one_line(capsys: pytest.CaptureFixture[str]
 @needs_compiler
 @pytest.mark.long
 def test_factors_are_spread_over_chips(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two chips that share an example have half of its work each, but for the context stream, and exchange slots."""
+    """Two chips that share an example hold about half of its activations each, and exchange slots."""
     monkeypatch.chdir(ROOT)
     changes = {"mesh.data": 2, "mesh.factor": 2, "dynamics.num_blocks": 1, "dynamics.num_iterations": 2}
     shared = topology.plan(load_config("experiments/nuplan.py", "debug", changes), "v5e:2x2", per_chip=4)
@@ -136,5 +136,4 @@ def test_factors_are_spread_over_chips(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "all-reduce" in kinds
     assert kinds & {"all-gather", "all-to-all"}
     alone = topology.plan(load_config("experiments/nuplan.py", "debug", changes), "v5e:2x2", per_chip=4, chips=1)
-    assert shared.flops == pytest.approx(alone.flops / 2, rel=0.01)
-    assert shared.seconds < 0.9 * alone.seconds
+    assert shared.memory < 0.6 * alone.memory
