@@ -12,8 +12,8 @@ EXTRAS = {
 }
 # Reads the published weights of LPIPS and FVD, which are then converted.
 EXTRAS["weights"] = ["torch>=2.4"]
-# The TPU's compiler, for plans without a TPU: the version that this jax asks for.
-EXTRAS["tpu-plan"] = ["jax[tpu]; sys_platform == 'linux'"]
+# The TPU's compiler, for plans without a TPU. Version 0.0.42 overflows its stack on the convolutions of a 224x224 step.
+EXTRAS["tpu-plan"] = ["libtpu>=0.0.52; sys_platform == 'linux' and platform_machine == 'x86_64'"]
 EXTRAS["test"] = [
     *EXTRAS["multigrid"],
     *EXTRAS["procgen"],
