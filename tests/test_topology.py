@@ -9,7 +9,7 @@ import pytest
 
 from flam_jax import topology
 from flam_jax.config import ConfigError, load_config
-from flam_jax.topology import Collective
+from flam_jax.topology import Collective, DoesNotFit
 
 ROOT = Path(__file__).parents[1]
 needs_compiler = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="no TPU compiler (tpu-plan)")
@@ -62,6 +62,27 @@ def test_collectives_are_counted_as_often_as_they_run() -> None:
 
 def test_cycles_are_counted_as_often_as_they_run() -> None:
     assert topology.read_cycles(PROGRAM) == 5 * 100 + 7
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 37, 64])
+def test_the_largest_batch_that_fits_is_found_to_an_eighth(limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def plan(config: Any, name: str, *, stage: str, per_chip: int) -> topology.Plan:
+        asked.append(per_chip)
+        if per_chip > 2 * limit:
+            raise DoesNotFit("no")
+        return topology.Plan(name, 1, {}, per_chip, per_chip, 0, 1, 1.0, 1.0, [], 0.0, None, 0.0)
+
+    monkeypatch.setattr(topology, "plan", plan)
+    config = load_config(ROOT / "experiments/multigrid.py", "debug", {"dynamics.training.accumulate": 2})
+    found = topology.largest_fit(config, "v5e:2x2", stage="dynamics")
+    assert found.per_chip % 2 == 0  # a whole number of parts
+    assert 2 * limit - max(2, limit // 4) <= found.per_chip <= 2 * limit
+    assert len(asked) == len(set(asked)) < 12
+    monkeypatch.setattr(topology, "plan", lambda *_, **__: plan(None, "", stage="", per_chip=1000))
+    with pytest.raises(DoesNotFit):
+        topology.largest_fit(config, "v5e:2x2", stage="dynamics")
 
 
 def test_names_of_slices() -> None:

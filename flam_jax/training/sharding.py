@@ -71,7 +71,7 @@ def batch_sharding(mesh: Mesh | AbstractMesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
 
-def placer(mesh: Mesh) -> Placer:
+def placer(mesh: Mesh | AbstractMesh) -> Placer:
     """Spreads activations by `ACTIVATIONS`. An axis that does not divide by its devices is not cut."""
 
     def place(x: jax.Array, axes: tuple[Axis, ...]) -> jax.Array:
@@ -152,8 +152,8 @@ def describe(shapes: Any) -> str:
     lines = [
         f"{name:<{widths[0]}}  {shape:>{widths[1]}}  {cut:<{widths[2]}}  {size:>14,}" for size, name, shape, cut in rows
     ]
-    head = f"{'parameter':<{widths[0]}}  {'shape':>{widths[1]}}  {'sharding':<{widths[2]}}  {'bytes a device':>14}"
-    return "\n".join([head, *lines, f"{len(rows)} parameters, {total:,} bytes on a device"])
+    head = f"{'array':<{widths[0]}}  {'shape':>{widths[1]}}  {'sharding':<{widths[2]}}  {'bytes a device':>14}"
+    return "\n".join([head, *lines, f"{len(rows)} arrays, {total:,} bytes a device"])
 
 
 def _spec(shape: tuple[int, ...], tactic: str, mesh: Mesh | AbstractMesh) -> PartitionSpec:

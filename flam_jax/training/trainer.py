@@ -13,12 +13,20 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from flam_jax.checkpoints import Checkpoints, check_config, finished_step, write_finished
+from flam_jax.checkpoints import Checkpoints, check_config, finished_step, write_finished, write_text
 from flam_jax.cluster import on_this_process
 from flam_jax.config import Config, field_names, get_field, to_json
 from flam_jax.training.batches import DeviceBatch, Loader, next_batch
 from flam_jax.training.metrics import MetricWriter, NoWriter, Progress, describe_seconds
-from flam_jax.training.sharding import RULES, Rule, check_batch_size, make_mesh, replicated, tree_shardings
+from flam_jax.training.sharding import (
+    RULES,
+    Rule,
+    check_batch_size,
+    describe,
+    make_mesh,
+    replicated,
+    tree_shardings,
+)
 from flam_jax.training.signals import Preempted, StopRequest
 from flam_jax.training.skipped import Skipped
 from flam_jax.training.stage import Stage
@@ -391,6 +399,10 @@ class _Run:
             start = f"was done up to step {finished_step(self.directory)}, but its checkpoint is gone; {start}"
         sizes = ", ".join(f"{axis} {size}" for axis, size in self.mesh.shape.items())
         self._say(f"{start}: {count:,} parameters, mesh {sizes} ({jax.devices()[0].device_kind})")
+        if self.mesh.size > 1 and jax.process_index() == 0:
+            table = describe(state)
+            write_text(self.directory / "sharding.txt", table + "\n")
+            self._say(f"{table.splitlines()[-1]}; how each is cut: {self.directory}/sharding.txt")
 
     def say_compiled(self, flops: int, size: int | None, seconds: float) -> None:
         memory = f"{size / 2**20:.0f} MiB a device" if size else "unknown memory"

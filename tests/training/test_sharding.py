@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -55,6 +56,36 @@ def test_tactics() -> None:
     assert specs["odd"]["kernel"] == P()
     assert specs["square"]["kernel"] == P(None, "fsdp")
     assert specs["count"] == P()
+
+
+def test_the_table_says_how_each_array_is_cut_and_what_it_takes() -> None:
+    shapes = {"a": {"kernel": jnp.zeros((3, 8, 4)), "bias": jnp.zeros((8,))}, "count": jnp.zeros((), jnp.int32)}
+    with_shardings = jax.tree.map(
+        lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where),
+        shapes,
+        tree_shardings(shapes, FOUR),
+    )
+    head, *rows, last = sharding.describe(with_shardings).splitlines()
+    assert head.split() == ["array", "shape", "sharding", "bytes", "a", "device"]
+    assert [row.split() for row in rows] == [
+        ["a/kernel", "3x8x4", "axis", "1", "over", "fsdp", "96"],
+        ["a/bias", "8", "whole", "32"],
+        ["count", "scalar", "whole", "4"],
+    ]
+    assert last == "3 arrays, 132 bytes a device"
+
+
+def test_activations_are_cut_by_the_names_of_their_axes_where_they_divide() -> None:
+    mesh = AbstractMesh((2, 1, 4), sharding.AXES, axis_types=(AxisType.Auto,) * 3)
+
+    def spec(shape: tuple[int, ...], *axes: Any) -> P:
+        (equation,) = jax.make_jaxpr(lambda x: sharding.placer(mesh)(x, axes))(jnp.zeros(shape)).eqns
+        return equation.params["sharding"].spec
+
+    assert spec((4, 3, 8, 5), "batch", None, "factor") == P(("data",), None, ("factor",))
+    assert spec((4, 3, 6, 5), "batch", None, "factor") == P(("data",), None, None)
+    assert spec((8, 5), "image") == P(("data", "factor"))
+    assert spec((3, 5), "batch") == P(None)
 
 
 def test_a_parameter_without_rule_and_an_unknown_tactic_are_errors() -> None:
