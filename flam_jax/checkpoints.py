@@ -15,6 +15,7 @@ Orbax itself notices some damage only (a flipped byte among the numbers of an ar
 says so with pages of text. Therefore the checksums; they are written before a checkpoint gets its name.
 """
 
+import functools
 import hashlib
 import json
 import os
@@ -259,9 +260,17 @@ def _checksums(folder: Path) -> dict[str, str]:
     checksums = {}
     for path in sorted(folder.glob("*/**/*")):
         if path.is_file() and path.name != "commit_success.txt":
-            with path.open("rb") as file:
-                checksums[path.relative_to(folder).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
+            found = path.stat()
+            checksums[path.relative_to(folder).as_posix()] = _checksum(path, found.st_size, found.st_mtime_ns)
     return checksums
+
+
+@functools.lru_cache(maxsize=4096)
+def _checksum(path: Path, size: int, changed: int) -> str:
+    """SHA-256 of a file; read once as long as its size and the time of its last change stay."""
+    del size, changed
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class _one_line:

@@ -112,6 +112,13 @@ def say(text: str) -> None:
         print(text, flush=True)
 
 
+def from_all_processes(array: np.ndarray) -> np.ndarray:
+    """Arrays of one shape that every process has, joined along their first axis on every process."""
+    if jax.process_count() == 1:
+        return array
+    return np.concatenate(list(np.asarray(multihost_utils.process_allgather(array))))
+
+
 def on_this_process(tree: Any) -> Any:
     """Arrays that are spread over processes, whole on the first device of each; others as they are."""
     if jax.process_count() == 1:

@@ -3,17 +3,16 @@
 import dataclasses
 import difflib
 import re
-import sys
 from collections.abc import Sequence
 
 from flam_jax.config import ConfigError
-from flam_jax.schema import brief, cut, is_folder_name
+from flam_jax.messages import brief, cut
+from flam_jax.schema import is_folder_name
 
 USAGE = "python -m flam_jax.main --config=FILE[:ARGUMENTS] --workdir=FOLDER [--config.FIELD=VALUE ...]"
 # Where several processes run as one and no cluster says so: all of them or none.
 CLUSTER_FLAGS = ("--coordinator", "--num_processes", "--process_id")
 _OVERRIDE = "--config."
-_END = 140  # characters that stay of each end of a very long word, such as a path
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,10 +118,3 @@ def check_workdir(path: str) -> None:
     """Raises ConfigError when a path cannot be that of a folder."""
     if not is_folder_name(path):
         raise ConfigError(f"--workdir={brief(path)}: expected a folder")
-
-
-def tell(program: str, error: object) -> None:
-    """Says on standard error what is wrong, in one line whatever a user wrote, very long words without their middle."""
-    text = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in str(error))
-    text = re.sub(rf"(\S{{{_END}}})\S{{20,}}(\S{{{_END}}})", r"\1...\2", text)
-    print(f"{program}: {text}", file=sys.stderr)

@@ -16,12 +16,11 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from flam_jax.messages import brief, cut
 from flam_jax.schema import (
     CHOICES,
     Config,
     ConfigError,
-    brief,
-    cut,
     default_config,
     defaults,
     describe_type,

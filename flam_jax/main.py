@@ -26,8 +26,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from flam_jax.command_line import parse_arguments, tell
+from flam_jax.command_line import parse_arguments
 from flam_jax.config import Config, ConfigError, load_config, to_json
+from flam_jax.messages import tell
 from flam_jax.process import settle
 from flam_jax.schema import check_memory
 
@@ -157,8 +158,14 @@ def _prepare_data(config: Config) -> Any:
     from data_pipelines import DataError, prepare
     from flam_jax.cluster import on_first_process, say
 
-    on_first_process(lambda: say(prepare(config.data).describe()), errors=DataError)
-    return prepare(config.data)
+    found: list[Any] = []
+
+    def prepare_first() -> None:
+        found.append(prepare(config.data))
+        say(found[0].describe())
+
+    on_first_process(prepare_first, errors=DataError)
+    return found[0] if found else prepare(config.data)
 
 
 def _finish(configs: Sequence[Config], workdirs: Sequence[Path], dataset: Any, mesh: Any) -> None:

@@ -26,10 +26,10 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from flam_jax.command_line import check_workdir, read_flags, tell
+from flam_jax.command_line import check_workdir, read_flags
 from flam_jax.config import Config, ConfigError, config_hash, from_json, to_json
+from flam_jax.messages import brief, tell
 from flam_jax.process import settle
-from flam_jax.schema import brief
 from flam_jax.studies import Cell, cells
 
 USAGE = (

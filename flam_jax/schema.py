@@ -2,10 +2,12 @@
 
 import functools
 import math
-import reprlib
 from typing import TYPE_CHECKING, Any
 
 from ml_collections import ConfigDict
+
+from flam_jax.footprint import least_memory
+from flam_jax.messages import brief
 
 if TYPE_CHECKING:
     Config = Any  # static checkers cannot know the types of its fields
@@ -226,7 +228,6 @@ _BOUNDS: dict[str, tuple[float, float]] = {
     "evaluation.num_pictures": (0, 1000),
 }
 _FOLDERS = ("data.path", "tokenizer.restore_from", "evaluation.weights")
-_MONOLITHIC = ("genie", "adaworld", "action_conditioned")  # one factor
 # Models whose slots of a frame start from the last frame's: every frame is traced and compiled by itself.
 _FRAME_BY_FRAME = ("playslot", "slotformer", "flam_recurrent")
 _MOST_FRAMES_COMPILED = 64
@@ -274,49 +275,9 @@ def check_memory(config: Config, available: int) -> None:
     Raises:
       ConfigError: names the field that asks for more.
     """
-    for name, need in _least_memory(config).items():
+    for name, need in least_memory(config).items():
         expected = f"to fit into {available / 2**30:,.0f} GiB of memory, it takes {need / 2**30:,.0f} GiB or more"
         _expect(need <= available, name, get_field(config, name), expected)
-
-
-def _least_memory(config: Config) -> dict[str, int]:
-    """Bytes that some arrays, or one kind of parameters, take at least, by the field that makes them large."""
-    data, tokenizer, dynamics, evaluation = config.data, config.tokenizer, config.dynamics, config.evaluation
-    frame, grid = 3 * data.frame_size**2, data.frame_size // tokenizer.patch_size
-    patches, steps, length = grid**2, evaluation.steps, evaluation.context + evaluation.steps
-    code_bytes = 2 if math.prod(tokenizer.levels) <= 2**16 else 4
-    monolithic = dynamics.name in _MONOLITHIC
-    factors = 1 if monolithic else dynamics.num_factors
-    # Of one example: attention over patches, or a look for patches that are alike; and who holds which patch.
-    pairs = 4 * (dynamics.num_heads if monolithic else int(dynamics.rarity > 0)) * dynamics.training.window * patches**2
-    masks = 4 * factors * dynamics.training.window * patches
-    # Linear probes of every agent's place, of every slot, with the ten steps that L-BFGS remembers.
-    probes = 40 * dynamics.model_dim * data.multigrid.num_agents * 2 * data.multigrid.grid_size
-    convolutions = tokenizer.encoder == "impala" or tokenizer.decoder == "cnn"
-    layers = 2 * 9 * tokenizer.num_res_blocks if convolutions else max(tokenizer.num_res_blocks - 1, 0)
-    scored = min(evaluation.num_clips, data.num_frames // data.clip_length // 10)
-
-    def batches(training: Config, example: int, of_part: int | float) -> int:
-        """Four that the loader has ready, one at work and the next; and what is made of one example of a part."""
-        return training.batch_size * 6 * example + int(training.batch_size // training.accumulate * of_part)
-
-    frames = tokenizer.training.window * frame
-    seen = dynamics.training.window * (code_bytes * patches if dynamics.cache_codes else frame)
-    floats = 0 if dynamics.cache_codes else 4 * seen
-    return {
-        "tokenizer.patch_size": max(pairs, 4 * patches * 2 * grid),  # and the one-hot places of patches
-        # Parameters, gradients and two moments: 16 bytes for each.
-        "tokenizer.channels": 16 * layers * tokenizer.channels**2,
-        "dynamics.model_dim": 16 * 16 * dynamics.num_blocks * dynamics.model_dim**2,
-        "dynamics.num_factors": max(masks, factors * probes, factors * length * frame),  # the last is a picture
-        "dynamics.cache_codes": data.num_frames * patches * code_bytes * 4 // 5 if dynamics.cache_codes else 0,
-        # Frames and their reconstruction as floats.
-        "tokenizer.training.batch_size": batches(tokenizer.training, frames, 8 * frames * tokenizer.patches_share),
-        "dynamics.training.batch_size": batches(dynamics.training, seen, max(pairs, masks, floats)),
-        # Clips; and what is imagined and reconstructed, as floats, then rounded.
-        "evaluation.batch_size": evaluation.batch_size * frame * (length + 8 * steps),
-        "evaluation.num_clips": scored * frame * (length + 2 * steps),
-    }
 
 
 def field_names(config: Config) -> list[str]:
@@ -445,37 +406,12 @@ def _expect(condition: bool, name: str, value: Any, expected: str) -> None:
         raise ConfigError(f"config.{name} = {brief(value)}: expected {expected}")
 
 
-def cut(text: str) -> str:
-    """At most 80 characters of a text, without its middle: for messages that say what a user wrote."""
-    return text if len(text) <= 80 else f"{text[:50]}...{text[-27:]}"
-
-
-class _Brief(reprlib.Repr):
-    def __init__(self):
-        super().__init__()
-        self.maxtuple, self.maxother = 16, 80
-
-    def repr_int(self, x: int, level: int) -> str:
-        # Python does not write out more than 4,300 digits.
-        return cut(repr(x) if x.bit_length() < 1000 else hex(x))
-
-    def repr_str(self, x: str, level: int) -> str:
-        return repr(cut(x))
-
-
-def brief(value: Any) -> str:
-    """As `repr`, without the middle of what is long."""
-    return _Brief().repr(value)
-
-
 __all__ = [
     "CHOICES",
     "Config",
     "ConfigError",
     "bounds",
-    "brief",
     "check_memory",
-    "cut",
     "default_config",
     "defaults",
     "describe_type",

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flam_jax.config import Config, ConfigError, get_field, load_config
-from flam_jax.schema import brief
+from flam_jax.messages import brief
 
 PRESETS = ("cpu", "paper", "debug")
 SEEDS = (0, 1, 2)

@@ -8,9 +8,10 @@ Exit status: 0 done; 1 an error, told in one line; 2 a wrong command line.
 import sys
 from pathlib import Path
 
-from flam_jax.command_line import check_workdir, read_flags, tell
+from flam_jax.command_line import check_workdir, read_flags
 from flam_jax.config import ConfigError, from_json
-from flam_jax.schema import CHOICES, brief
+from flam_jax.messages import brief, tell
+from flam_jax.schema import CHOICES
 
 USAGE = "python -m flam_jax.evaluation --workdir=FOLDER [--split=test|val]"
 

@@ -18,11 +18,11 @@ from typing import Any
 
 import numpy as np
 
-from flam_jax.command_line import read_flags, tell
+from flam_jax.command_line import read_flags
 from flam_jax.config import ConfigError
 from flam_jax.evaluation.networks import NETWORKS, published, weights
 from flam_jax.evaluation.networks.weights import WeightsError
-from flam_jax.schema import brief
+from flam_jax.messages import brief, tell
 
 USAGE = "python -m flam_jax.evaluation.convert_weights --network=NAME --backbone=FILE [--heads=FILE] --out=FILE.npz"
 

@@ -1,11 +1,11 @@
 """Counts what a stage's batches were without: records that cannot be read (`data.on_corrupt = "skip"`)."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax
 import numpy as np
-from jax.experimental import multihost_utils
+
+from flam_jax.cluster import from_all_processes
 
 
 class Skipped:
@@ -15,9 +15,15 @@ class Skipped:
     processes together: every process must ask for them after the same steps.
     """
 
-    def __init__(self, state: Mapping[str, Any] | None = None):
-        """Starts from nothing, or from what `state` gave."""
+    def __init__(self, rows: Sequence[int], state: Mapping[str, Any] | None = None):
+        """Starts from nothing, or from what `state` gave.
+
+        Args:
+          rows: of every batch, those that this process reads; several may read the same.
+          state: of the run that goes on.
+        """
         state = state or {}
+        self._rows = np.asarray(rows)
         self._windows: int = state.get("windows", 0)
         self._records: set[int] = set(state.get("records", ()))
         self._new: set[int] = set()
@@ -60,11 +66,12 @@ class Skipped:
     def _count(self) -> None:
         if not self._added:  # the same steps, hence the same in every process
             return
-        rows = np.concatenate(self._added)
+        steps = np.broadcast_to(np.arange(len(self._added))[:, None], (len(self._added), len(self._rows)))
+        rows = np.broadcast_to(self._rows, steps.shape)
+        found = from_all_processes(np.stack([steps, rows, np.stack(self._added)], axis=-1).reshape(-1, 3))
         self._added = []
-        if jax.process_count() > 1:
-            rows = np.asarray(multihost_utils.process_allgather(rows)).reshape(-1)
-        met = rows[rows >= 0].tolist()
-        self._windows += len(met)
-        self._new |= set(met) - self._records
-        self._records |= set(met)
+        windows = np.unique(found[found[:, 2] >= 0], axis=0)
+        met = set(windows[:, 2].tolist())
+        self._windows += len(windows)
+        self._new |= met - self._records
+        self._records |= met

@@ -14,7 +14,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from flam_jax.checkpoints import Checkpoints, check_config, finished_step, write_finished, write_text
-from flam_jax.cluster import on_this_process
+from flam_jax.cluster import from_all_processes, on_this_process
 from flam_jax.config import Config, field_names, get_field, to_json
 from flam_jax.training.batches import DeviceBatch, Loader, next_batch
 from flam_jax.training.metrics import MetricWriter, NoWriter, Progress, describe_seconds
@@ -23,6 +23,7 @@ from flam_jax.training.sharding import (
     Rule,
     check_batch_size,
     describe,
+    local_rows,
     make_mesh,
     replicated,
     tree_shardings,
@@ -168,9 +169,10 @@ def train_together(
 def _finished(job: Job, checkpoints: Checkpoints, mesh: Mesh, rules: tuple[Rule, ...]) -> Any:
     """Parameters of a run that needs no more steps."""
     end = job.training.num_steps
+    seconds = checkpoints.meta()["seconds"]  # on every process: they read together
     if jax.process_index() == 0:
         if finished_step(job.directory) < end:  # killed between the last checkpoint and the mark
-            write_finished(job.directory, end, checkpoints.meta()["seconds"])
+            write_finished(job.directory, end, seconds)
         print(f"{job.stage.name} finished before: {end} steps", flush=True)
     return checkpoints.parameters(lambda shapes: tree_shardings(shapes, mesh, rules))
 
@@ -239,7 +241,8 @@ class _Run:
         meta = checkpoints.meta() if self.saved else {}
         self.seconds_before = meta.get("seconds", 0.0)  # spent by earlier processes
         self.skipped_updates, self.skipped_in_a_row = meta.get("skipped_updates", 0), 0
-        self.skipped = Skipped(meta.get("skipped"))
+        rows = local_rows(mesh, self.training.batch_size)
+        self.skipped_records = Skipped(rows, meta.get("skipped_records"))
         if self.saved:
             self.loader.set_state(meta["loader"])
         first = jax.process_index() == 0
@@ -292,7 +295,7 @@ class _Run:
                 self._not_finite(done)
             else:
                 self.skipped_in_a_row = 0
-            self.skipped.add(done.batch.origin)
+            self.skipped_records.add(done.batch.origin)
             if self.due(done.step, self.training.log_every):
                 self._log(done)
 
@@ -300,8 +303,8 @@ class _Run:
         values = {name: float(value) for name, value in jax.device_get(done.metrics).items() if name != "finite"}
         if self.training.on_nonfinite == "skip":
             values["skipped_updates"] = self.skipped_updates
-        values |= self.skipped.values()
-        for text in self.skipped.faults(self.loader):
+        values |= self.skipped_records.values()
+        for text in self.skipped_records.faults(self.loader):
             self._say(text)
         now = time.monotonic()
         speed = (done.step - self.logged_step) / max(now - self.logged_at, 1e-9)
@@ -321,7 +324,8 @@ class _Run:
         """Stops, or counts an update that was skipped."""
         values = jax.device_get(done.metrics)
         names = ", ".join(name for name in WATCHED if not np.isfinite(values[name]))
-        origin = "; ".join(f"{name} {np.asarray(ids).tolist()}" for name, ids in done.batch.origin.items())
+        origins = {name: from_all_processes(ids) for name, ids in done.batch.origin.items()}
+        origin = "; ".join(f"{name} {ids.tolist()}" for name, ids in origins.items())
         what = f"{names} not finite at step {done.step}; batch: {origin or 'unknown'}"
         if self.training.on_nonfinite == "skip":
             self.skipped_updates, self.skipped_in_a_row = self.skipped_updates + 1, self.skipped_in_a_row + 1
@@ -330,10 +334,10 @@ class _Run:
                 return
             what = f"{MOST_SKIPPED} updates in a row skipped; {what}"
         kept = f"the last checkpoint is of step {self.saved}" if self.saved else "there is no checkpoint yet"
-        copy = self._keep(done)
+        copy = self._keep(done, origins)
         raise NonFiniteError(f"{self.stage.name}: {what}; a copy of it is in {copy}; {kept}")
 
-    def _keep(self, done: _Pending) -> Path:
+    def _keep(self, done: _Pending, origins: Mapping[str, np.ndarray]) -> Path:
         """Writes a batch to a file that `numpy.load` reads, so that what it did can be found out."""
         moving = {name: value for name, value in done.batch.arrays.items() if name != "frozen"}
         arrays = {name: np.asarray(value) for name, value in on_this_process(moving).items()}
@@ -341,7 +345,7 @@ class _Run:
         if jax.process_index() == 0:
             partial = path.with_suffix(".partial")
             with partial.open("wb") as file:
-                contents: dict[str, Any] = {**arrays, **done.batch.origin}
+                contents: dict[str, Any] = {**arrays, **origins}
                 np.savez(file, step=done.step, seed=self.config.seed, **contents)
             partial.replace(path)
         return path
@@ -374,7 +378,7 @@ class _Run:
             "loader": json.loads(loader_state),
             "seconds": self._seconds(),
             "skipped_updates": self.skipped_updates,
-            "skipped": self.skipped.state(),
+            "skipped_records": self.skipped_records.state(),
         }
         self.checkpoints.save(step, state, meta)
         self.saved = step
@@ -387,8 +391,8 @@ class _Run:
         self.checkpoints.wait()
         if jax.process_index() == 0:
             write_finished(self.directory, self.end, self._seconds())
-        if self.skipped.summary():
-            self._say(self.skipped.summary())
+        if self.skipped_records.summary():
+            self._say(self.skipped_records.summary())
         skipped = f", {self.skipped_updates} updates skipped" if self.skipped_updates else ""
         self._say(f"finished: {self.end} steps, {describe_seconds(self._seconds())}{skipped}")
 

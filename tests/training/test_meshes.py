@@ -102,7 +102,15 @@ def test_a_run_moves_from_eight_devices_on_all_axes_to_two_and_to_one(one_device
 
 @pytest.mark.long
 @pytest.mark.xdist_group("meshes")
-def test_two_processes_train_as_one_end_together_when_one_is_asked_and_one_process_goes_on(one_device: Path) -> None:
+def test_two_processes_train_as_one(one_device: Path) -> None:
+    workdir = one_device.with_name("two_processes")
+    assert launch(workdir, 4, {"data": 2, "factor": 2}, processes=2) == [0, 0]
+    assert_same_training(workdir, one_device)
+
+
+@pytest.mark.long
+@pytest.mark.xdist_group("meshes")
+def test_two_processes_end_together_when_one_is_asked_and_one_process_goes_on(one_device: Path) -> None:
     workdir = one_device.with_name("processes")
     assert launch(workdir, 4, {"data": 2, "factor": 2}, processes=2, stop_at=10) == [75, 75]
     assert launch(workdir, 1, {}) == [0]

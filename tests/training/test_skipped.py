@@ -101,7 +101,7 @@ def whole_rows(step: int) -> dict[str, np.ndarray]:
 
 
 def test_records_are_counted_once_and_windows_each_time() -> None:
-    skipped = Skipped()
+    skipped = Skipped(range(4))
     assert skipped.values() == {}
     seen = []
     for step in range(4):
@@ -113,16 +113,16 @@ def test_records_are_counted_once_and_windows_each_time() -> None:
 
 
 def test_nothing_is_counted_where_records_are_not_skipped() -> None:
-    skipped = Skipped()
+    skipped = Skipped(range(3))
     skipped.add({"record": np.arange(3)})
     assert (skipped.values(), skipped.state(), skipped.summary(), skipped.faults(Teller())) == ({}, {}, "", [])
 
 
 def test_counts_go_on_after_a_stop() -> None:
-    before = Skipped()
+    before = Skipped(range(4))
     before.add(whole_rows(0))
     before.add(whole_rows(1))
-    after = Skipped(json.loads(json.dumps(before.state())))
+    after = Skipped(range(4), json.loads(json.dumps(before.state())))
     assert after.faults(Teller()) == []
     for skipped in (before, after):
         skipped.add(whole_rows(2))
@@ -131,8 +131,9 @@ def test_counts_go_on_after_a_stop() -> None:
     assert after.faults(Teller()) == ["9"]
 
 
-def test_counts_are_of_all_processes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two threads play the processes, and exchange what they hand over."""
+@pytest.mark.parametrize("shared", [False, True], ids=["rows of their own", "the same rows"])
+def test_counts_are_of_all_processes(monkeypatch: pytest.MonkeyPatch, shared: bool) -> None:
+    """Two threads play the processes, and exchange what they hand over. What both have read counts once."""
     handed: list[Any] = [None, None]
     found: list[Any] = [None, None]
     both_there = threading.Barrier(2, timeout=20)
@@ -145,10 +146,10 @@ def test_counts_are_of_all_processes(monkeypatch: pytest.MonkeyPatch) -> None:
         return together
 
     def process(index: int) -> None:
-        skipped = Skipped()
+        skipped = Skipped(range(4) if shared else range(2 * index, 2 * index + 2))
         values = []
         for step, rows in enumerate(ROWS):
-            skipped.add({"skipped": np.array(rows[index])})
+            skipped.add(whole_rows(step) if shared else {"skipped": np.array(rows[index])})
             if step % 2:  # a step that is logged
                 values.append((skipped.faults(Teller()), skipped.values()))
         found[index] = (values, skipped.state())
