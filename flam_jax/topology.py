@@ -15,6 +15,7 @@ Memory, arithmetic and communicated bytes are exact for that program. Seconds ar
 for one chip's work, and bytes over the bandwidth of one axis of the interconnect, with nothing hidden behind work.
 """
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -22,6 +23,7 @@ import os
 import re
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -164,6 +166,18 @@ def split_name(topology: str) -> tuple[str, tuple[int, ...]]:
     return chip, tuple(int(size) for size in shape.split("x"))
 
 
+@contextlib.contextmanager
+def _without_flags() -> Iterator[None]:
+    """Hides XLA_FLAGS: the TPU's compiler ends the process at a flag that only the XLA of this machine knows. Its own
+    flags are in LIBTPU_INIT_ARGS."""
+    flags = os.environ.pop("XLA_FLAGS", None)
+    try:
+        yield
+    finally:
+        if flags is not None:
+            os.environ["XLA_FLAGS"] = flags
+
+
 def devices_of(topology: str) -> list[Any]:
     """The devices of a slice that need not exist.
 
@@ -176,7 +190,8 @@ def devices_of(topology: str) -> list[Any]:
     # The two cores of a v4 chip are one device, as they are on a real slice.
     options = {"chip_config_name": "megacore"} if topology.startswith("v4:") else {}
     try:
-        return topologies.get_topology_desc(platform="tpu", topology_name=topology, **options).devices
+        with _without_flags():
+            return topologies.get_topology_desc(platform="tpu", topology_name=topology, **options).devices
     except Exception as error:  # of whatever kind the plugin raises
         line = str(error).strip().splitlines()[0][:200]
         raise PlanError(
@@ -261,7 +276,8 @@ def _compile(config: Config, stage_name: str, batch: int, mesh: Any) -> Any:
     stage, state, shapes = _shapes(config, stage_name, batch, mesh)
     training = config[stage_name].training
     try:
-        return compile_step(state, shapes, stage=stage, training=training, seeds=[config.seed], mesh=mesh)
+        with _without_flags():
+            return compile_step(state, shapes, stage=stage, training=training, seeds=[config.seed], mesh=mesh)
     except Exception as error:  # XLA's errors have one type for everything
         line = " ".join(str(error).split())[:300]
         if "RESOURCE_EXHAUSTED" in line or "out of memory" in line.lower():
@@ -279,12 +295,18 @@ def largest_fit(config: Config, topology: str, *, stage: str) -> Plan:
     """
     parts = config[stage].training.accumulate
     fits = plan(config, topology, stage=stage, per_chip=parts)
-    low, high = 1, 0  # in units of `accumulate`: the largest known to fit, the smallest known not to
-    while high == 0 or high - low > max(1, low // 8):  # to an eighth: a compilation takes a minute
-        middle = 2 * low if high == 0 else (low + high) // 2
+    low, high = 1, None  # in units of `accumulate`: the largest known to fit, the smallest known not to
+    slope = fits.memory  # bytes a unit; the first holds the parameters too
+    while high is None or high - low > max(1, low // 8):  # to an eighth: a compilation takes minutes
+        # Memory grows about evenly. Where it would meet the limit, or else halfway.
+        middle = low + max(1, low // 8, (fits.memory_limit - fits.memory) // slope)
+        if high is not None and middle >= high:
+            middle = (low + high) // 2
         try:
-            fits, low = plan(config, topology, stage=stage, per_chip=parts * middle), middle
-            print(f"{topology}: {fits.per_chip} examples a chip fit", flush=True)
+            found = plan(config, topology, stage=stage, per_chip=parts * middle)
+            print(f"{topology}: {found.per_chip} examples a chip fit", flush=True)
+            slope = max(1, (found.memory - fits.memory) // (middle - low))
+            low, fits = middle, found
         except DoesNotFit as error:
             high = middle
             print(f"{topology}: {parts * middle} examples a chip do not: {error}", flush=True)
