@@ -126,7 +126,7 @@ class Factorizer(nn.Module):
           Slots with their attention, and the new cache.
         """
         b, t, h, w, _ = features.shape
-        position = position_codes(h, w).reshape(h * w, h + w).astype(self.dtype)
+        position = position_codes(h, w).reshape(h * w, -1).astype(self.dtype)
         position = jnp.broadcast_to(position, (b, t, *position.shape))
         seen = features
         if self.local_context:
@@ -228,8 +228,19 @@ def _blur_matrix(n: int) -> Float[Array, "n n"]:
     return mean @ mean
 
 
-def position_codes(h: int, w: int) -> Float[Array, "h w h_plus_w"]:
-    """Row and column of every patch, one-hot side by side and scaled to a mean square of 1 within each part."""
+def position_codes(h: int, w: int) -> Float[Array, "h w h_plus_w_plus_2"]:
+    """Row and column of every patch, one-hot side by side, and as two coordinates; each part has a mean square of 1.
+
+    One-hot codes name a place exactly. Coordinates, as in Locatello et al. 2020, make a step the same difference
+    wherever it is taken.
+    """
     rows = jnp.broadcast_to(jnp.eye(h)[:, None] * h**0.5, (h, w, h))
     columns = jnp.broadcast_to(jnp.eye(w)[None] * w**0.5, (h, w, w))
-    return jnp.concatenate([rows, columns], axis=-1)
+    coordinates = jnp.stack(jnp.meshgrid(_coordinates(h), _coordinates(w), indexing="ij"), axis=-1)
+    return jnp.concatenate([rows, columns, coordinates], axis=-1)
+
+
+def _coordinates(n: int) -> Float[Array, " n"]:
+    """Evenly spaced, with a mean of 0 and a mean square of 1."""
+    centred = jnp.arange(n) - (n - 1) / 2
+    return centred / jnp.maximum(jnp.sqrt(jnp.mean(jnp.square(centred))), 0.5)

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from flam_jax.dynamics.factorizer import Competition, look_alikes
+from flam_jax.dynamics.factorizer import Competition, look_alikes, position_codes
 from flam_jax.dynamics.flam import FlamOutput
 from flam_jax.dynamics.forward import ForwardDynamics
 from flam_jax.dynamics.inverse import ActionDistribution, InverseDynamics
@@ -284,6 +284,20 @@ def test_competition_without_annealing_changes_nothing(sized):
     for change in ({"sharpness": jnp.full(b, 1.0)}, {"query_noise": noise}, {"rarity": jnp.ones(b)}):
         annealed = apply(model, variables, features, competition(features, k, d, **change))
         assert max_difference(annealed.slots, out.slots) > 1e-3, change
+
+
+@pytest.mark.parametrize(("h", "w"), [(8, 8), (1, 3), (14, 2)])
+def test_position_codes_name_every_place_and_hold_a_step_that_is_the_same_everywhere(h, w):
+    codes = position_codes(h, w)
+    assert len({tuple(code) for code in codes.reshape(h * w, -1).tolist()}) == h * w
+    for part in (codes[..., :h], codes[..., h : h + w]):
+        assert jnp.allclose(jnp.square(part).mean(axis=-1), 1.0)
+    coordinates = codes[..., h + w :]
+    for axis, size in enumerate((h, w)):
+        steps = jnp.diff(coordinates, axis=axis)
+        assert jnp.allclose(steps, steps.reshape(-1, 2)[:1], atol=1e-6) if steps.size else size == 1
+        assert jnp.allclose(jnp.square(coordinates[..., axis]).mean(), float(size > 1), atol=1e-5)
+        assert jnp.allclose(coordinates[..., axis].mean(), 0.0, atol=1e-6)
 
 
 def test_look_alikes_are_counted():
