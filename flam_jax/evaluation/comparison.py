@@ -19,6 +19,7 @@ from flam_jax.evaluation.style import STYLE
 
 CONFIDENCE = 0.95
 COLORS = ("#2563c9", "#c77d11", "#2e9e5b", "#b3363e", "#7a4fbf", "#4b5563")
+CEILING_COLOR = "#9aa3af"
 # Where a number lies in `evaluation.json`, and what tables call it.
 NUMBERS = {
     "psnr_step_1": ("PSNR step 1", ("rollout", "psnr", 0)),
@@ -224,14 +225,15 @@ def _by_information(rows: Mapping[str, Any]) -> str:
 
 
 def _by_agents(columns: Mapping[str, Any]) -> str:
-    """Last PSNR by the number of agents, where the columns differ in it."""
+    """Mean PSNR by the number of agents, where the columns differ in it, under the tokenizer's own."""
     counts = {column: int(found[1]) for column in columns if (found := re.fullmatch(r"(\d+)agents", column))}
     if len(counts) < 2:
         return ""
     lines = []
-    for color, row in zip(itertools.cycle(COLORS), next(iter(columns.values())), strict=False):
+    rows = [row for row in next(iter(columns.values())) if sum(row in columns[column] for column in counts) > 1]
+    for color, row in zip(itertools.cycle(COLORS), rows, strict=False):
         found = [
-            (count, columns[column][row]["numbers"]["psnr_last"])
+            (count, columns[column][row]["numbers"]["psnr_mean"])
             for column, count in counts.items()
             if row in columns[column]
         ]
@@ -239,7 +241,12 @@ def _by_agents(columns: Mapping[str, Any]) -> str:
         means = [(count, entry["mean"]) for count, entry in found]
         lines.append(Line(row, [x for x, _ in seeds], [y for _, y in seeds], color, joined=False))
         lines.append(Line("", [x for x, _ in means], [y for _, y in means], color))
-    chart = line_chart("PSNR, dB, last step, every seed", lines, "agents")
+    ceilings = [
+        (count, max(cell["numbers"]["ceiling_psnr_mean"]["mean"] for cell in columns[column].values()))
+        for column, count in counts.items()
+    ]
+    lines.append(Line("tokenizer (ceiling)", [x for x, _ in ceilings], [y for _, y in ceilings], CEILING_COLOR))
+    chart = line_chart("PSNR mean, dB, every seed", lines, "agents")
     return f'<section><h2>By the number of agents</h2><div class="charts">{chart}</div></section>'
 
 
