@@ -296,7 +296,7 @@ def largest_fit(config: Config, topology: str, *, stage: str) -> Plan:
     parts = config[stage].training.accumulate
     fits = plan(config, topology, stage=stage, per_chip=parts)
     low, high = 1, None  # in units of `accumulate`: the largest known to fit, the smallest known not to
-    slope = fits.memory  # bytes a unit; the first holds the parameters too
+    slope = max(1, fits.memory)  # bytes a unit; the first holds the parameters too
     while high is None or high - low > max(1, low // 8):  # to an eighth: a compilation takes minutes
         # Memory grows about evenly. Where it would meet the limit, or else halfway.
         middle = low + max(1, low // 8, (fits.memory_limit - fits.memory) // slope)

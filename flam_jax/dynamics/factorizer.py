@@ -228,7 +228,7 @@ def _blur_matrix(n: int) -> Float[Array, "n n"]:
     return mean @ mean
 
 
-def position_codes(h: int, w: int) -> Float[Array, "h w h_plus_w_plus_2"]:
+def position_codes(h: int, w: int) -> Float[Array, "h w h+w+2"]:
     """Row and column of every patch, one-hot side by side, and as two coordinates; each part has a mean square of 1.
 
     One-hot codes name a place exactly. Coordinates, as in Locatello et al. 2020, make a step the same difference
@@ -241,6 +241,6 @@ def position_codes(h: int, w: int) -> Float[Array, "h w h_plus_w_plus_2"]:
 
 
 def _coordinates(n: int) -> Float[Array, " n"]:
-    """Evenly spaced, with a mean of 0 and a mean square of 1."""
+    """Evenly spaced, with a mean of 0 and a mean square of 1; 0 where there is one alone."""
     centred = jnp.arange(n) - (n - 1) / 2
     return centred / jnp.maximum(jnp.sqrt(jnp.mean(jnp.square(centred))), 0.5)

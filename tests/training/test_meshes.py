@@ -84,9 +84,10 @@ def _leaves(tree: Any) -> list[np.ndarray]:
 
 @pytest.mark.long
 @pytest.mark.xdist_group("meshes")
-def test_eight_devices_train_as_one(one_device: Path) -> None:
-    workdir = one_device.with_name("eight")
-    assert launch(workdir, 8, {"data": 8}) == [0]
+@pytest.mark.parametrize("mesh", [{"data": 8}, {"data": 2, "fsdp": 2, "factor": 2}], ids=["data", "all_axes"])
+def test_eight_devices_train_as_one(mesh: dict[str, int], one_device: Path) -> None:
+    workdir = one_device.with_name("_".join(["eight", *mesh]))
+    assert launch(workdir, 8, mesh) == [0]
     assert_same_training(workdir, one_device)
 
 
