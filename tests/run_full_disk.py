@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -18,14 +19,19 @@ WIDTH = 8_000  # some megabytes a checkpoint
 
 
 class FillingLoader(TinyLoader):
-    """Leaves hardly any room on the disk after its first batches."""
+    """Leaves hardly any room on the disk once the checkpoint of step 4 is complete and the one before is deleted."""
 
-    def __init__(self, rest: Path):
+    def __init__(self, checkpoints: Path, rest: Path):
         super().__init__()
-        self.rest = rest
+        self.checkpoints, self.rest = checkpoints, rest
 
     def __next__(self) -> dict[str, np.ndarray]:
         if self.position == 5:
+            # Before that the saver would write into the same room at the same time, or make some by the deletion.
+            deadline = time.monotonic() + 60
+            while {path.name for path in self.checkpoints.iterdir()} != {"4"}:
+                assert time.monotonic() < deadline, sorted(self.checkpoints.iterdir())
+                time.sleep(0.01)
             space = os.statvfs(self.rest.parent)
             self.rest.write_bytes(bytes(max(space.f_bavail * space.f_bsize - 2**20, 0)))
         return super().__next__()
@@ -36,7 +42,7 @@ def main(disk: Path) -> None:
     stage, rest = disk / "run" / "tokenizer", disk / "rest"
     error = ""
     try:
-        train(TinyStage(width=WIDTH), config, disk / "run", lambda: FillingLoader(rest))
+        train(TinyStage(width=WIDTH), config, disk / "run", lambda: FillingLoader(stage / "checkpoints", rest))
     except CheckpointError as caught:
         error = str(caught)
     steps = [int(path.name) for path in (stage / "checkpoints").iterdir() if path.name.isdecimal()]
