@@ -29,12 +29,14 @@ FACTORS = FLAM | {f"K = {count}": {"num_factors": count} for count in (2, 4, 8, 
 # One factor fewer than there are agents; about the same total size of the actions, which must be a multiple of three.
 CORRELATED = {"K = 3": {"num_factors": 3, "total_action_dim": 57}}
 BETAS = FLAM | {f"β = {beta:g}": {"kl_weight": beta, "kl_weight_final": beta} for beta in (1e-5, 1e-4, 1e-3, 1e-2)}
-# The same final β does not let two models say the same: they are compared along the curve that β draws.
-INFORMATION = {row: MONOLITHIC[row] for row in ("FLAM", "AdaWorld")} | {
+# The same final β does not let two models say the same: they are compared along the curve that β draws. A codebook's
+# size is what it can say; four agents of three actions take 81 joint ones at a time.
+INFORMATION = {row: MONOLITHIC[row] for row in ("FLAM", "Genie", "AdaWorld")} | {
     f"{row}, β = {beta:g}": {**MONOLITHIC[row], "kl_weight_final": beta}
     for row in ("FLAM", "AdaWorld")
     for beta in (1e-3, 2e-2)
 }
+INFORMATION["Genie, 512 codes"] = {**MONOLITHIC["Genie"], "codebook_size": 512}
 # Models that have fewer parts than FLAM; with such widths the parameter counts agree within 10 % (counted by a test).
 _MONOLITHIC_WIDTH = {"cpu": 96, "paper": 384, "debug": 24}
 WIDTH = {
@@ -134,7 +136,7 @@ def sweeps(preset: str) -> list[Cell]:
 
 
 def information(preset: str) -> list[Cell]:
-    """Prediction by what the actions say, FLAM against a monolithic model."""
+    """Prediction by what the actions say, FLAM against the monolithic models."""
     return _grids("4agents", INFORMATION, preset)
 
 

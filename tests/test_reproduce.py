@@ -68,6 +68,10 @@ def test_sweeps_change_one_thing():
     assert {cell.column for cell in cells("sweeps", "cpu")} == {"4agents", "correlated"}
     assert values("information", "FLAM", "kl_weight_final") == values("information", "AdaWorld", "kl_weight_final")
     assert set(values("information", "AdaWorld", "name", "model_dim")) == {("adaworld", 96)}
+    assert values("information", "Genie", "codebook_size", "model_dim") == [(8, 96), (512, 96)]
+    flam, *_, large = (cell.config({}) for cell in cells("information", "cpu") if cell.seed == 0)
+    assert large.dynamics.codebook_size == 512
+    assert _parameters(large) == pytest.approx(_parameters(flam), rel=0.1)
 
 
 def _parameters(config):

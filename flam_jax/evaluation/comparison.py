@@ -19,6 +19,7 @@ from flam_jax.evaluation.style import STYLE
 
 CONFIDENCE = 0.95
 COLORS = ("#2563c9", "#c77d11", "#2e9e5b", "#b3363e", "#7a4fbf", "#4b5563")
+KL_EVERY = 5  # nats a frame
 CEILING_COLOR = "#9aa3af"
 # Where a number lies in `evaluation.json`, and what tables call it.
 NUMBERS = {
@@ -152,7 +153,14 @@ def write_results(
       Path of the page.
     """
     workdir = Path(workdir)
-    result = {"study": study, "preset": preset, "confidence": CONFIDENCE, "columns": columns, "missing": list(missing)}
+    result = {
+        "study": study,
+        "preset": preset,
+        "confidence": CONFIDENCE,
+        "columns": columns,
+        "at_equal_kl": {column: at_equal_information(rows) for column, rows in columns.items()},
+        "missing": list(missing),
+    }
     write_text(workdir / "results.json", json.dumps(result, indent=1) + "\n")
     note = (
         f"Preset {preset}. Means over seeds ± half of the 95 % confidence interval (Student's t); differences from the "
@@ -204,24 +212,75 @@ def _column(column: str, rows: Mapping[str, Any]) -> str:
     charts = line_chart("PSNR, dB, every seed", curves, "step") + _by_information(rows)
     return (
         f'<section><h2>{html.escape(column)}</h2><p class="note">{facts}</p>{table(head, lines)}'
-        f'<div class="charts">{charts}</div></section>'
+        f'{_equal_information(rows)}<div class="charts">{charts}</div></section>'
     )
 
 
-def _by_information(rows: Mapping[str, Any]) -> str:
-    """Mean PSNR by KL, every seed a dot; the rows of one model, which differ in β, are joined at their means."""
+def at_equal_information(rows: Mapping[str, Any]) -> dict[str, dict[int, list[float]]]:
+    """Mean PSNR that models have where their actions say the same (ours).
+
+    The rows of a model that differ in its bottleneck alone are points of one curve. Every seed has its own, straight
+    between the points; it is read at multiples of `KL_EVERY` nats within the reach of all seeds of the model.
+
+    Args:
+      rows: of a column, from `summarize`.
+
+    Returns:
+      `{model: {nats a frame: [one per seed]}}`, for the models of which there are several such rows.
+    """
+    found: dict[str, dict[int, list[float]]] = {}
+    for model, cells in _models(rows).items():
+        seeds = set.intersection(*(set(cell["seeds"]) for cell in cells))
+        if len(cells) < 2 or not seeds:
+            continue
+        curves = []
+        for seed in sorted(seeds):
+            values = [
+                [cell["numbers"][name]["values"][cell["seeds"].index(seed)] for name in ("kl", "psnr_mean")]
+                for cell in cells
+            ]
+            curves.append(np.array(sorted(values)).T)
+        low, high = max(kl[0] for kl, _ in curves), min(kl[-1] for kl, _ in curves)
+        found[model] = {
+            nats: [float(np.interp(nats, kl, psnr)) for kl, psnr in curves]
+            for nats in range(math.ceil(low / KL_EVERY) * KL_EVERY, math.floor(high) + 1, KL_EVERY)
+        }
+    return found
+
+
+def _models(rows: Mapping[str, Any]) -> dict[str, list[Mapping[str, Any]]]:
+    """Rows with KL and PSNR, those together that differ in how much their actions can say alone."""
     models: dict[str, list[Mapping[str, Any]]] = {}
     for row, cell in rows.items():
         if {"kl", "psnr_mean"} <= set(cell["numbers"]):
-            models.setdefault(row.split(", β = ")[0], []).append(cell["numbers"])
+            models.setdefault(re.sub(r", (β = [^,]*|\d+ codes)$", "", row), []).append(cell)
+    return models
+
+
+def _by_information(rows: Mapping[str, Any]) -> str:
+    """Mean PSNR by KL: every seed a dot, the rows of one model joined at their means."""
     lines = []
-    for color, (model, found) in zip(itertools.cycle(COLORS), models.items(), strict=False):
-        found = sorted(found, key=lambda numbers: numbers["kl"]["mean"])
+    for color, (model, cells) in zip(itertools.cycle(COLORS), _models(rows).items(), strict=False):
+        found = sorted((cell["numbers"] for cell in cells), key=lambda numbers: numbers["kl"]["mean"])
         kl, psnr = ([value for numbers in found for value in numbers[name]["values"]] for name in ("kl", "psnr_mean"))
         lines.append(Line(model, kl, psnr, color, joined=False))
         kl, psnr = ([numbers[name]["mean"] for numbers in found] for name in ("kl", "psnr_mean"))
         lines.append(Line("", kl, psnr, color))
     return line_chart("PSNR mean, dB, by what the actions say", lines, "KL, nats a frame")
+
+
+def _equal_information(rows: Mapping[str, Any]) -> str:
+    """A table of PSNR at equal KL; empty where no model has several bottlenecks."""
+    models = at_equal_information(rows)
+    steps = sorted({nats for curve in models.values() for nats in curve})
+    if not steps:
+        return ""
+    lines = [
+        [model, *(_text(*interval(curve[nats]), "psnr_mean") if nats in curve else None for nats in steps)]
+        for model, curve in models.items()
+    ]
+    note = "PSNR mean at equal KL (nats a frame), read from every seed's curve between its runs."
+    return f'<p class="note">{note}</p>{table(["", *map(str, steps)], lines)}'
 
 
 def _by_agents(columns: Mapping[str, Any]) -> str:
@@ -265,4 +324,4 @@ def _text(mean: float, half_width: float | None, name: str) -> str:
     return f"{mean:,.{digits}f} ± {half_width:,.{digits}f}"
 
 
-__all__ = ["difference", "interval", "number", "summarize", "write_results"]
+__all__ = ["at_equal_information", "difference", "interval", "number", "summarize", "write_results"]

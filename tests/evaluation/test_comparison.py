@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from flam_jax.evaluation.comparison import difference, interval, number, summarize, write_results
+from flam_jax.evaluation.comparison import at_equal_information, difference, interval, number, summarize, write_results
 
 
 def result(psnr, **changes):
@@ -102,3 +102,27 @@ def test_prediction_is_shown_by_what_the_actions_say_and_by_the_number_of_agents
     assert chart.count("<circle") == 4  # what has one number of agents only is not shown
     assert "agents →" in chart
     assert chart.count('<rect x="') == 3  # FLAM, Genie and the tokenizer
+
+
+def test_models_are_compared_where_their_actions_say_the_same(tmp_path):
+    def run(row, seed, kl, psnr):
+        return ("4agents", row, seed, result([psnr, psnr], actions={"kl": kl}))
+
+    runs = [
+        run("FLAM", 0, 12.0, 46.0),
+        run("FLAM", 1, 8.0, 44.0),
+        run("FLAM, β = 0.02", 0, 2.0, 36.0),
+        run("FLAM, β = 0.02", 1, 4.0, 40.0),
+        run("AdaWorld, β = 0.02", 0, 9.0, 20.0),
+        run("AdaWorld", 0, 31.0, 42.0),
+        run("AdaWorld", 1, 30.0, 40.0),  # its other run is not finished: no curve yet
+        run("Genie, 64 codes", 0, 4.2, 22.0),
+        run("FLAM, learning rate 0.003", 0, 3.0, 30.0),  # another model's run as far as this is concerned
+    ]
+    found = at_equal_information(summarize(runs)["4agents"])
+    assert found == {"FLAM": {5: [39.0, 41.0]}, "AdaWorld": {nats: [nats + 11.0] for nats in (10, 15, 20, 25, 30)}}
+    page = write_results(tmp_path, "information", "cpu", summarize(runs), []).read_text()
+    assert "PSNR mean at equal KL" in page
+    assert "40.00 ± 12.71" in page
+    saved = json.loads((tmp_path / "results.json").read_text())["at_equal_kl"]
+    assert saved["4agents"]["FLAM"] == {"5": [39.0, 41.0]}
