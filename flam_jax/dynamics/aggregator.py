@@ -1,5 +1,7 @@
 """The aggregator: predicted slots change the current features into the next (PAPER: aggregator)."""
 
+import math
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -8,19 +10,22 @@ from jaxtyping import Array, Float
 
 from flam_jax.axes import place
 from flam_jax.dynamics.attention import Mlp, rematerialized
-from flam_jax.dynamics.factorizer import position_codes
+from flam_jax.dynamics.factorizer import coordinates, position_codes
 
 # At first the prediction is "nothing changes", nearly. With weights of the usual size the first steps are spent on
 # silencing a random change of every patch, and the slots are silenced with it: on Procgen they never came back.
 SMALL = nn.initializers.variance_scaling(1e-4, "fan_in", "truncated_normal")
+# How far a slot's call reaches at first, in standard deviations of the patches' coordinates: a sixth of the frame.
+FIRST_REACH = 0.6
 
 
 class SlotCrossAttention(nn.Module):
     """Patches read predicted slots.
 
-    A learned null slot lets a patch read nothing. Every slot scores rows and columns, and the scores of a patch's row
-    and column are added to its logits: a slot can call the patch that its entity is about to enter, which no query made
-    of the patch's current content could know.
+    A learned null slot lets a patch read nothing. Every slot calls from a place that is a linear function of it, a
+    place a head, and what a patch scores falls with its squared distance from there: so an entity is put into the patch
+    that it is about to enter, which no query made of the patch's current content could know, and wherever it is, it is
+    put one patch on by the same change of its slot.
     """
 
     num_heads: int
@@ -36,9 +41,10 @@ class SlotCrossAttention(nn.Module):
         v = nn.DenseGeneral(heads, dtype=self.dtype, name="value")(slots)
         k = jnp.concatenate([k, jnp.broadcast_to(null[0], (*k.shape[:-3], 1, *heads))], axis=-3)
         v = jnp.concatenate([v, jnp.broadcast_to(null[1], (*v.shape[:-3], 1, *heads))], axis=-3)
-        rows = nn.DenseGeneral((self.num_heads, h), dtype=self.dtype, name="rows")(slots)
-        columns = nn.DenseGeneral((self.num_heads, w), dtype=self.dtype, name="columns")(slots)
-        bias = rows[..., :, None] + columns[..., None, :]  # *b k heads h w
+        call = nn.DenseGeneral((self.num_heads, 2), dtype=self.dtype, name="call")(slots).astype(jnp.float32)
+        log_reach = self.param("log_reach", nn.initializers.constant(math.log(FIRST_REACH)), (self.num_heads,))
+        apart = jnp.square(coordinates(h, w) - call[..., None, None, :]).sum(axis=-1)  # *b k heads h w
+        bias = -apart / (2 * jnp.exp(2 * log_reach))[:, None, None]
         bias = jnp.moveaxis(bias, -4, -1)  # *b heads h w k
         bias = jnp.pad(bias, [(0, 0)] * (bias.ndim - 1) + [(0, 1)])
         logits = jnp.einsum("...hwnd,...knd->...nhwk", q, k) / heads[1] ** 0.5 + bias

@@ -64,11 +64,12 @@ def look_alikes(features: Float[Array, "b t h w c"]) -> Float[Array, "b t h w"]:
 class Factorizer(nn.Module):
     """Iterated slot attention with causal temporal attention.
 
-    Keys say what a patch holds; where it lies is in the values only, as row and column codes beside the contents. A
-    slot therefore follows a content wherever it goes, and the place can be read from it. `position_in_keys` lets slots
-    compete for places too, which scenes with many look-alikes need. Where an entity covers several patches and moves by
-    less than one, none of them keeps its content: with `local_context` the content of a patch takes in what lies around
-    it, in no order, and what changed since the last frame, which tells what moves from a background that looks like it.
+    Keys say what a patch holds; where it lies is in the values only, as two coordinates beside the contents. A slot
+    therefore follows a content wherever it goes, the place can be read from it, and a step is the same change of it
+    everywhere. `position_in_keys` lets slots compete for places too, which scenes with many look-alikes need. Where an
+    entity covers several patches and moves by less than one, none of them keeps its content: with `local_context` the
+    content of a patch takes in what lies around it, in no order, and what changed since the last frame, which tells
+    what moves from a background that looks like it.
 
     The last iteration alone is differentiated (implicit slot attention, Chang et al. 2022), the learned initial slots
     keep their gradient.
@@ -126,8 +127,6 @@ class Factorizer(nn.Module):
           Slots with their attention, and the new cache.
         """
         b, t, h, w, _ = features.shape
-        position = position_codes(h, w).reshape(h * w, -1).astype(self.dtype)
-        position = jnp.broadcast_to(position, (b, t, *position.shape))
         seen = features
         if self.local_context:
             before = features[:, :1] if last_features is None else last_features[:, None]
@@ -137,8 +136,10 @@ class Factorizer(nn.Module):
         if self.local_context:
             content = content + self.surroundings(blurred(nn.gelu(content)))
         content = place(self.content_norm(content).reshape(b, t, h * w, -1), "batch", None, "patch")
-        keys = self.key(jnp.concatenate([content, position], axis=-1) if self.position_in_keys else content)
-        values = jnp.concatenate([content, position], axis=-1)
+        keys = self.key(_beside(content, position_codes(h, w)) if self.position_in_keys else content)
+        # The place is as long as the contents, whose mean square is 1: two numbers beside dozens would be drowned at
+        # first, and predictions would come late.
+        values = _beside(content, (self.slot_dim / 2) ** 0.5 * coordinates(h, w))
         sharpness = jnp.full((b,), self.attention_sharpness) if competition is None else competition.sharpness
         scale = (sharpness / self.slot_dim**0.5)[:, None, None, None]
         weight = None
@@ -229,18 +230,29 @@ def _blur_matrix(n: int) -> Float[Array, "n n"]:
 
 
 def position_codes(h: int, w: int) -> Float[Array, "h w h+w+2"]:
-    """Row and column of every patch, one-hot side by side, and as two coordinates; each part has a mean square of 1.
+    """Row and column of every patch, one-hot side by side, and as coordinates; each part has a mean square of 1.
 
-    One-hot codes name a place exactly. Coordinates, as in Locatello et al. 2020, make a step the same difference
-    wherever it is taken.
+    For what must name a patch exactly.
     """
     rows = jnp.broadcast_to(jnp.eye(h)[:, None] * h**0.5, (h, w, h))
     columns = jnp.broadcast_to(jnp.eye(w)[None] * w**0.5, (h, w, w))
-    coordinates = jnp.stack(jnp.meshgrid(_coordinates(h), _coordinates(w), indexing="ij"), axis=-1)
-    return jnp.concatenate([rows, columns, coordinates], axis=-1)
+    return jnp.concatenate([rows, columns, coordinates(h, w)], axis=-1)
 
 
-def _coordinates(n: int) -> Float[Array, " n"]:
-    """Evenly spaced, with a mean of 0 and a mean square of 1; 0 where there is one alone."""
+def coordinates(h: int, w: int) -> Float[Array, "h w 2"]:
+    """Row and column of every patch as numbers with a mean of 0 and a mean square of 1 (0 where there is one alone).
+
+    A step is the same difference wherever it is taken (as in Locatello et al. 2020).
+    """
+    return jnp.stack(jnp.meshgrid(_evenly_spaced(h), _evenly_spaced(w), indexing="ij"), axis=-1)
+
+
+def _evenly_spaced(n: int) -> Float[Array, " n"]:
     centred = jnp.arange(n) - (n - 1) / 2
     return centred / jnp.maximum(jnp.sqrt(jnp.mean(jnp.square(centred))), 0.5)
+
+
+def _beside(content: Float[Array, "b t n d"], where: Float[Array, "h w p"]) -> Float[Array, "b t n d+p"]:
+    """What patches hold, and where they lie."""
+    flat = where.reshape(-1, where.shape[-1]).astype(content.dtype)
+    return jnp.concatenate([content, jnp.broadcast_to(flat, (*content.shape[:2], *flat.shape))], axis=-1)

@@ -28,7 +28,7 @@ ACTIVATIONS: dict[str | None, tuple[str, ...]] = {
 # The first rule that matches counts; a parameter that none matches is an error, so that a new kind of parameter gets a
 # decision. The paths of optimizer moments and averages end like those of their parameters.
 RULES: tuple[Rule, ...] = (
-    (r"(^|/)(bias|age_bias|scale|initial_slots|null|question|codes)$", "replicate"),
+    (r"(^|/)(bias|age_bias|scale|initial_slots|null|log_reach|question|codes)$", "replicate"),
     (r"(^|/)kernel$", "fsdp"),
 )
 

@@ -2,9 +2,11 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
-from flam_jax.dynamics.factorizer import Competition, look_alikes, position_codes
+from flam_jax.dynamics.aggregator import SlotCrossAttention
+from flam_jax.dynamics.factorizer import Competition, coordinates, look_alikes, position_codes
 from flam_jax.dynamics.flam import FlamOutput
 from flam_jax.dynamics.forward import ForwardDynamics
 from flam_jax.dynamics.inverse import ActionDistribution, InverseDynamics
@@ -292,12 +294,34 @@ def test_position_codes_name_every_place_and_hold_a_step_that_is_the_same_everyw
     assert len({tuple(code) for code in codes.reshape(h * w, -1).tolist()}) == h * w
     for part in (codes[..., :h], codes[..., h : h + w]):
         assert jnp.allclose(jnp.square(part).mean(axis=-1), 1.0)
-    coordinates = codes[..., h + w :]
+    numbers = coordinates(h, w)
+    assert jnp.array_equal(codes[..., h + w :], numbers)
     for axis, size in enumerate((h, w)):
-        steps = jnp.diff(coordinates, axis=axis)
+        steps = jnp.diff(numbers, axis=axis)
         assert jnp.allclose(steps, steps.reshape(-1, 2)[:1], atol=1e-6) if steps.size else size == 1
-        assert jnp.allclose(jnp.square(coordinates[..., axis]).mean(), float(size > 1), atol=1e-5)
-        assert jnp.allclose(coordinates[..., axis].mean(), 0.0, atol=1e-6)
+        assert jnp.allclose(jnp.square(numbers[..., axis]).mean(), float(size > 1), atol=1e-5)
+        assert jnp.allclose(numbers[..., axis].mean(), 0.0, atol=1e-6)
+
+
+def test_a_slot_calls_the_patch_one_on_by_the_same_change_everywhere():
+    h = w = 8
+    module = SlotCrossAttention(num_heads=1)
+    patches, slot = jnp.zeros((h, w, 4)), jnp.zeros((1, 4))
+    params = module.init(jax.random.key(0), patches, slot)["params"]
+    # Rows and columns are read from the first two numbers of a slot, what it has to say from the others.
+    params["call"] = {"kernel": jnp.eye(4, 2)[:, None], "bias": jnp.zeros((1, 2))}
+    params["value"]["kernel"] = params["value"]["kernel"].at[:2].set(0.0)
+    params["log_reach"] = jnp.log(jnp.full(1, 0.1))
+
+    def called(row, column):
+        """Patches that read the slot."""
+        slot = jnp.concatenate([coordinates(h, w)[row, column], jnp.ones(2)])[None]
+        read = module.apply({"params": params}, patches, slot)
+        far = module.apply({"params": params}, patches, slot.at[0, :2].set(50.0))
+        return set(zip(*np.nonzero(np.abs(read - far).max(axis=-1) > 1e-3), strict=True))
+
+    for row, column in ((0, 0), (2, 5), (3, 5), (7, 1)):
+        assert called(row, column) == {(row, column)}
 
 
 def test_look_alikes_are_counted():
