@@ -102,9 +102,9 @@ def default_config() -> Config:
                 num_heads=8,
                 history=5,  # frames that temporal attention sees, the current one included
                 num_iterations=3,  # of slot attention
-                attention_sharpness=4.0,  # multiplies the logits of slot attention
-                # How slots compete at the start of training (`Competition` in dynamics/factorizer.py); the sharpness
-                # grows from a quarter, the rest falls to nothing.
+                attention_sharpness=4.0,  # multiplies the logits of slot attention, cosines times the root of d
+                # How slots compete at the start of training (`Competition` in dynamics/factorizer.py): the sharpness
+                # grows from a quarter while noise falls to nothing; then rarity falls, in a third of that time.
                 competition_warmup=0.6,  # share of training that this takes
                 sharpness_jitter=0.5,  # log-normal noise of the sharpness, per example (standard deviation)
                 query_noise=0.3,  # noise of the slots' queries, per example (standard deviation)

@@ -39,7 +39,7 @@ class Competition:
     started soft, with noise, and with a fair vote for rare contents, so that it can still change its mind.
 
     Attributes:
-      sharpness: factor on the attention logits.
+      sharpness: factor on the attention logits, which are cosines times the root of d.
       query_noise: added to the queries, the same in all frames and iterations of an example.
       rarity: exponent. At 1 every content of a frame counts alike in a slot's read-out however many patches show it,
         at 0, or without it, every patch does. An entity of one patch is otherwise drowned by a background of fifty, and
@@ -64,12 +64,14 @@ def look_alikes(features: Float[Array, "b t h w c"]) -> Float[Array, "b t h w"]:
 class Factorizer(nn.Module):
     """Iterated slot attention with causal temporal attention.
 
-    Keys say what a patch holds; where it lies is in the values only, as two coordinates beside the contents. A slot
-    therefore follows a content wherever it goes, the place can be read from it, and a step is the same change of it
-    everywhere. `position_in_keys` lets slots compete for places too, which scenes with many look-alikes need. Where an
-    entity covers several patches and moves by less than one, none of them keeps its content: with `local_context` the
-    content of a patch takes in what lies around it, in no order, and what changed since the last frame, which tells
-    what moves from a background that looks like it.
+    Keys say what a patch holds; where it lies is in the values only, so that a slot follows a content wherever it goes.
+    `position_in_keys` lets slots compete for places too, which scenes with many look-alikes need. Where an entity
+    covers several patches and moves by less than one, none of them keeps its content: with `local_context` the content
+    of a patch takes in what lies around it, in no order, and what changed since the last frame, which tells what moves
+    from a background that looks like it.
+
+    While slots compete they read rows and columns as codes; the place that a slot ends with is two coordinates, in
+    which a step is the same change everywhere.
 
     The last iteration alone is differentiated (implicit slot attention, Chang et al. 2022), the learned initial slots
     keep their gradient.
@@ -93,6 +95,9 @@ class Factorizer(nn.Module):
             self.surroundings = dense(False)
         self.content_norm = nn.LayerNorm(dtype=self.dtype)
         self.key, self.query = dense(False), dense(False)
+        # Of queries and keys the direction counts: else they grow and make the competition final long before
+        # `Competition.sharpness` does, with an entity still in the background's slot.
+        self.direction = nn.RMSNorm(use_scale=False, dtype=self.dtype)
         self.read, self.read_last = dense(), dense()
         # No bias: it would move the logits of all slots alike, which the softmax over slots does not see.
         self.slot_norm = nn.LayerNorm(use_bias=False, dtype=self.dtype)
@@ -136,10 +141,11 @@ class Factorizer(nn.Module):
         if self.local_context:
             content = content + self.surroundings(blurred(nn.gelu(content)))
         content = place(self.content_norm(content).reshape(b, t, h * w, -1), "batch", None, "patch")
-        keys = self.key(_beside(content, position_codes(h, w)) if self.position_in_keys else content)
+        values = _beside(content, position_codes(h, w))
+        keys = self.direction(self.key(values if self.position_in_keys else content))
         # The place is as long as the contents, whose mean square is 1: two numbers beside dozens would be drowned at
         # first, and predictions would come late.
-        values = _beside(content, (self.slot_dim / 2) ** 0.5 * coordinates(h, w))
+        last_values = _beside(content, (self.slot_dim / 2) ** 0.5 * coordinates(h, w))
         sharpness = jnp.full((b,), self.attention_sharpness) if competition is None else competition.sharpness
         scale = (sharpness / self.slot_dim**0.5)[:, None, None, None]
         weight = None
@@ -148,7 +154,7 @@ class Factorizer(nn.Module):
             weight = count ** -competition.rarity[:, None, None, None]
 
         noise = None if competition is None else competition.query_noise[:, None].astype(self.dtype)
-        slots, attention, cache = self.compete(Patches(keys, values, weight), scale, noise, cache)
+        slots, attention, cache = self.compete(Patches(keys, values, last_values, weight), scale, noise, cache)
         return Factors(slots, attention.reshape(b, t, -1, h, w)), cache
 
     def compete(
@@ -162,11 +168,11 @@ class Factorizer(nn.Module):
         initial = self.initial_slots.astype(self.dtype)
         slots = jnp.broadcast_to(initial, (*patches.keys.shape[:2], *initial.shape))
         new_cache = []
-        attention = readout = None
+        attention = read = None
         for iteration in range(self.num_iterations):
             if iteration == self.num_iterations - 1 and iteration > 0:
                 slots = implicit(slots, initial)
-            slots, attention, readout = self.bid(slots, patches, scale, noise)
+            slots, attention, read = self.bid(slots, patches, scale, noise)
             past, layer_cache = self.time(
                 self.time_norm(slots).swapaxes(1, 2), None if cache is None else cache[iteration]
             )
@@ -174,9 +180,8 @@ class Factorizer(nn.Module):
             slots = slots + past.swapaxes(1, 2)
             slots = slots + self.mlp(self.mlp_norm(slots))
         assert attention is not None
-        assert readout is not None
-        # A straight road from the last read-out: the place of an entity must not get lost in the gates above.
-        return slots + self.read_last(readout), attention, None if cache is None else new_cache
+        assert read is not None
+        return slots + self.last_readout(read, patches), attention, None if cache is None else new_cache
 
     def bid(
         self,
@@ -184,17 +189,21 @@ class Factorizer(nn.Module):
         patches: "Patches",
         scale: Float[Array, "b 1 1 1"],
         noise: Float[Array, "b 1 k d"] | None,
-    ) -> tuple[Float[Array, "b t k d"], Float[Array, "b t k n"], Float[Array, "b t k v"]]:
-        """One round of slot attention: updated slots, attention, and what each slot has read."""
+    ) -> tuple[Float[Array, "b t k d"], Float[Array, "b t k n"], Float[Array, "b t k n"]]:
+        """One round of slot attention: updated slots, attention, and the weights with which each slot has read."""
         queries = self.query(self.slot_norm(slots))
         if noise is not None:
             queries = queries + noise
-        logits = jnp.einsum("btkd,btnd->btkn", queries, patches.keys)
+        logits = jnp.einsum("btkd,btnd->btkn", self.direction(queries), patches.keys)
         attention = jax.nn.softmax(logits.astype(jnp.float32) * scale, axis=2)
         read = normalize_over_patches(attention if patches.weight is None else attention * patches.weight)
         readout = jnp.einsum("btkn,btnv->btkv", read.astype(self.dtype), patches.values)
         slots, _ = self.update(slots, self.read(readout))
-        return slots, attention, readout
+        return slots, attention, read
+
+    def last_readout(self, read: Float[Array, "b t k n"], patches: "Patches") -> Float[Array, "b t k d"]:
+        """A straight road into the slots: the place of an entity must not get lost in the gates of the iterations."""
+        return self.read_last(jnp.einsum("btkn,btnv->btkv", read.astype(self.dtype), patches.last_values))
 
 
 @flax.struct.dataclass
@@ -202,7 +211,8 @@ class Patches:
     """What slots compete for: no array types here, jax maps over it with placeholders."""
 
     keys: Any  # f[b t n d]
-    values: Any  # f[b t n v]
+    values: Any  # f[b t n v]: what slots read in every iteration
+    last_values: Any  # f[b t n u]: and once more after the last one
     weight: Any  # f32[b t 1 n] or None: how much a patch counts in what a slot reads
 
 
