@@ -50,7 +50,8 @@ STEPS = {"cpu": 2_000}
 # Steps that a model does in the time of one of FLAM's, on one core (RESULTS.md): about 2.9 against 8.7 a second.
 PACE = {"cpu": {"Genie": 0.33, "AdaWorld": 0.33}}
 # Learning rates that are tried for every model, on the validation split and with a seed that is not reported; and what
-# came out best, where it is not the experiment's own (RESULTS.md). Not tried yet: 6e-3 for Genie and the true
+# came out best, where it is not the experiment's own (RESULTS.md). FLAM's was found before its slots called
+# from a place, and has not been sought anew. Not tried yet: 6e-3 for Genie and the true
 # actions; all rates for the object-centric models and the ablations.
 LEARNING_RATES = {"cpu": (7.5e-4, 1.5e-3, 3e-3, 6e-3), "paper": (5e-5, 1e-4, 2e-4), "debug": (7.5e-4, 1.5e-3)}
 TUNED: Mapping[str, Mapping[str, Mapping[str, Any]]] = {

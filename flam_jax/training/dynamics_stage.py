@@ -108,12 +108,13 @@ class DynamicsStage:
         can still change its slot it must not be drowned by a background.
         """
         fields = self.fields
-        share = jnp.clip(progress / max(fields.competition_warmup, 1e-6), 0, 1)
+        time = progress / max(fields.competition_warmup, 1e-6)
+        share = jnp.clip(time, 0, 1)
         jitter_key, query_key = jax.random.split(key)
         jitter = jnp.where(share < 1, fields.sharpness_jitter, 0.0) * jax.random.normal(jitter_key, (batch,))
         sharpness = fields.attention_sharpness * FIRST_SHARPNESS ** (1 - share) * jnp.exp(jitter)
         noise = jax.random.normal(query_key, (batch, fields.num_factors, fields.model_dim))
-        fair = jnp.clip((FAIR_UNTIL - progress / max(fields.competition_warmup, 1e-6)) / (FAIR_UNTIL - 1), 0, 1)
+        fair = jnp.clip((FAIR_UNTIL - time) / (FAIR_UNTIL - 1), 0, 1)
         rarity = jnp.full((batch,), fields.rarity * fair) if fields.rarity > 0 else None
         return Competition(sharpness, fields.query_noise * (1 - share) * noise, rarity)
 

@@ -324,6 +324,18 @@ def test_a_slot_calls_the_patch_one_on_by_the_same_change_everywhere():
         assert called(row, column) == {(row, column)}
 
 
+@pytest.mark.parametrize("layer", ["key", "query"])
+def test_the_length_of_queries_and_keys_does_not_make_the_competition_sharper(sized, layer):
+    model, variables, features = sized
+    params = jax.tree.map(lambda x: x, variables["params"])
+    kernel = params["factorizer"][layer]["kernel"]
+    attention = apply(model, variables, features).attention
+    params["factorizer"][layer]["kernel"] = 5.0 * kernel
+    assert max_difference(apply(model, {"params": params}, features).attention, attention) < 1e-4
+    params["factorizer"][layer]["kernel"] = kernel[::-1]  # directions do count
+    assert max_difference(apply(model, {"params": params}, features).attention, attention) > 1e-3
+
+
 def test_look_alikes_are_counted():
     features = jnp.zeros((1, 1, 2, 3, 2)).at[0, 0, 0, 1].set(1.0)  # one patch unlike the five others
     assert jnp.allclose(look_alikes(features), jnp.asarray([[[[5, 1, 5], [5, 5, 5]]]]), atol=1e-3)
