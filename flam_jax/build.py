@@ -72,6 +72,7 @@ def build_dynamics(config: ConfigDict) -> nn.Module:
         attention_sharpness=c.attention_sharpness,
         position_in_keys=c.position_in_keys,
         local_context=c.local_context,
+        rarity=c.rarity,
     )
     if c.name in ("playslot", "slotformer"):
         slots["action_dim"] *= c.name == "playslot"

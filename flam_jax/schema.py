@@ -102,13 +102,13 @@ def default_config() -> Config:
                 num_heads=8,
                 history=5,  # frames that temporal attention sees, the current one included
                 num_iterations=3,  # of slot attention
+                rarity=1.0,  # exponent, of what slots read: 1 lets every content of a frame count alike, 0 every patch
                 attention_sharpness=4.0,  # multiplies the logits of slot attention, cosines times the root of d
                 # How slots compete at the start of training (`Competition` in dynamics/factorizer.py): the sharpness
-                # grows from a quarter while noise falls to nothing; then rarity falls, in a third of that time.
+                # grows from a quarter while noise falls to nothing.
                 competition_warmup=0.6,  # share of training that this takes
                 sharpness_jitter=0.5,  # log-normal noise of the sharpness, per example (standard deviation)
                 query_noise=0.3,  # noise of the slots' queries, per example (standard deviation)
-                rarity=1.0,  # exponent: 1 lets every content of a frame count alike, 0 every patch
                 position_in_keys=False,  # let slots compete for places as well as for contents
                 local_context=False,  # let patches see neighbours and what changed (no part of genie, adaworld)
                 codebook_size=8,  # of genie and playslot: how many actions there are

@@ -35,14 +35,13 @@ class RecurrentFactorizer(Factorizer):
         all_slots, all_attention = [], []
         for frame in range(frames):
             part = jax.tree.map(lambda x, frame=frame: x[:, frame : frame + 1], patches)
-            slots, attention, read = start, None, None
+            slots, attention, readout = start, None, None
             for iteration in range(self.num_iterations):
                 if iteration == self.num_iterations - 1 and iteration > 0:
                     slots = implicit(slots, start)
-                slots, attention, read = self.bid(slots, part, scale, noise)
+                slots, attention, readout = self.bid(slots, part, scale, noise)
                 slots = slots + self.mlp(self.mlp_norm(slots))
-            assert read is not None
-            slots = slots + self.last_readout(read, part)
+            slots = slots + self.read_last(readout)
             start = self.advance(slots)
             all_slots.append(slots)
             all_attention.append(attention)

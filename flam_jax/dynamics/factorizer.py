@@ -36,19 +36,15 @@ class Competition:
     """How slots compete for patches. Training anneals it; inference has full sharpness and nothing of the rest.
 
     Slot attention has many stable ways to share out contents in which an entity stays with the background. It is
-    started soft, with noise, and with a fair vote for rare contents, so that it can still change its mind.
+    started soft and with noise, so that it can still change its mind.
 
     Attributes:
       sharpness: factor on the attention logits, which are cosines times the root of d.
       query_noise: added to the queries, the same in all frames and iterations of an example.
-      rarity: exponent. At 1 every content of a frame counts alike in a slot's read-out however many patches show it,
-        at 0, or without it, every patch does. An entity of one patch is otherwise drowned by a background of fifty, and
-        so is the gradient that would part them.
     """
 
     sharpness: Float[Array, " b"]
     query_noise: Float[Array, "b k d"]
-    rarity: Float[Array, " b"] | None = None
 
 
 def look_alikes(features: Float[Array, "b t h w c"]) -> Float[Array, "b t h w"]:
@@ -70,8 +66,11 @@ class Factorizer(nn.Module):
     of a patch takes in what lies around it, in no order, and what changed since the last frame, which tells what moves
     from a background that looks like it.
 
-    While slots compete they read rows and columns as codes; the place that a slot ends with is two coordinates, in
-    which a step is the same change everywhere.
+    Of a place slots read two coordinates, in which a step is the same change everywhere.
+
+    A content counts in what a slot reads by the `rarity`-th power of its rarity in the frame: at 1 every content counts
+    alike however many patches show it, at 0 every patch does. An entity of one patch that shares a slot with a
+    background of fifty is drowned otherwise, and so is the gradient that would part the two.
 
     The last iteration alone is differentiated (implicit slot attention, Chang et al. 2022), the learned initial slots
     keep their gradient.
@@ -85,6 +84,7 @@ class Factorizer(nn.Module):
     attention_sharpness: float
     position_in_keys: bool = False
     local_context: bool = False
+    rarity: float = 0.0
     dtype: DTypeLike = jnp.float32
 
     def setup(self):
@@ -98,7 +98,9 @@ class Factorizer(nn.Module):
         # Of queries and keys the direction counts: else they grow and make the competition final long before
         # `Competition.sharpness` does, with an entity still in the background's slot.
         self.direction = nn.RMSNorm(use_scale=False, dtype=self.dtype)
-        self.read, self.read_last = dense(), dense()
+        self.read = dense()
+        # A straight road into the slots: the place of an entity must not get lost in the gates of the iterations.
+        self.read_last = dense()
         # No bias: it would move the logits of all slots alike, which the softmax over slots does not see.
         self.slot_norm = nn.LayerNorm(use_bias=False, dtype=self.dtype)
         self.update = nn.GRUCell(self.slot_dim, dtype=self.dtype)
@@ -141,20 +143,19 @@ class Factorizer(nn.Module):
         if self.local_context:
             content = content + self.surroundings(blurred(nn.gelu(content)))
         content = place(self.content_norm(content).reshape(b, t, h * w, -1), "batch", None, "patch")
-        values = _beside(content, position_codes(h, w))
-        keys = self.direction(self.key(values if self.position_in_keys else content))
+        named = _beside(content, position_codes(h, w)) if self.position_in_keys else content
+        keys = self.direction(self.key(named))
         # The place is as long as the contents, whose mean square is 1: two numbers beside dozens would be drowned at
         # first, and predictions would come late.
-        last_values = _beside(content, (self.slot_dim / 2) ** 0.5 * coordinates(h, w))
+        values = _beside(content, (self.slot_dim / 2) ** 0.5 * coordinates(h, w))
         sharpness = jnp.full((b,), self.attention_sharpness) if competition is None else competition.sharpness
         scale = (sharpness / self.slot_dim**0.5)[:, None, None, None]
         weight = None
-        if competition is not None and competition.rarity is not None:
-            count = look_alikes(features).reshape(b, t, 1, h * w)
-            weight = count ** -competition.rarity[:, None, None, None]
+        if self.rarity > 0:
+            weight = look_alikes(features).reshape(b, t, 1, h * w) ** -self.rarity
 
         noise = None if competition is None else competition.query_noise[:, None].astype(self.dtype)
-        slots, attention, cache = self.compete(Patches(keys, values, last_values, weight), scale, noise, cache)
+        slots, attention, cache = self.compete(Patches(keys, values, weight), scale, noise, cache)
         return Factors(slots, attention.reshape(b, t, -1, h, w)), cache
 
     def compete(
@@ -168,11 +169,11 @@ class Factorizer(nn.Module):
         initial = self.initial_slots.astype(self.dtype)
         slots = jnp.broadcast_to(initial, (*patches.keys.shape[:2], *initial.shape))
         new_cache = []
-        attention = read = None
+        attention = readout = None
         for iteration in range(self.num_iterations):
             if iteration == self.num_iterations - 1 and iteration > 0:
                 slots = implicit(slots, initial)
-            slots, attention, read = self.bid(slots, patches, scale, noise)
+            slots, attention, readout = self.bid(slots, patches, scale, noise)
             past, layer_cache = self.time(
                 self.time_norm(slots).swapaxes(1, 2), None if cache is None else cache[iteration]
             )
@@ -180,8 +181,7 @@ class Factorizer(nn.Module):
             slots = slots + past.swapaxes(1, 2)
             slots = slots + self.mlp(self.mlp_norm(slots))
         assert attention is not None
-        assert read is not None
-        return slots + self.last_readout(read, patches), attention, None if cache is None else new_cache
+        return slots + self.read_last(readout), attention, None if cache is None else new_cache
 
     def bid(
         self,
@@ -189,8 +189,8 @@ class Factorizer(nn.Module):
         patches: "Patches",
         scale: Float[Array, "b 1 1 1"],
         noise: Float[Array, "b 1 k d"] | None,
-    ) -> tuple[Float[Array, "b t k d"], Float[Array, "b t k n"], Float[Array, "b t k n"]]:
-        """One round of slot attention: updated slots, attention, and the weights with which each slot has read."""
+    ) -> tuple[Float[Array, "b t k d"], Float[Array, "b t k n"], Float[Array, "b t k v"]]:
+        """One round of slot attention: updated slots, attention, and what each slot has read."""
         queries = self.query(self.slot_norm(slots))
         if noise is not None:
             queries = queries + noise
@@ -199,11 +199,7 @@ class Factorizer(nn.Module):
         read = normalize_over_patches(attention if patches.weight is None else attention * patches.weight)
         readout = jnp.einsum("btkn,btnv->btkv", read.astype(self.dtype), patches.values)
         slots, _ = self.update(slots, self.read(readout))
-        return slots, attention, read
-
-    def last_readout(self, read: Float[Array, "b t k n"], patches: "Patches") -> Float[Array, "b t k d"]:
-        """A straight road into the slots: the place of an entity must not get lost in the gates of the iterations."""
-        return self.read_last(jnp.einsum("btkn,btnv->btkv", read.astype(self.dtype), patches.last_values))
+        return slots, attention, readout
 
 
 @flax.struct.dataclass
@@ -211,8 +207,7 @@ class Patches:
     """What slots compete for: no array types here, jax maps over it with placeholders."""
 
     keys: Any  # f[b t n d]
-    values: Any  # f[b t n v]: what slots read in every iteration
-    last_values: Any  # f[b t n u]: and once more after the last one
+    values: Any  # f[b t n v]: what slots read
     weight: Any  # f32[b t 1 n] or None: how much a patch counts in what a slot reads
 
 

@@ -58,6 +58,7 @@ class Flam(nn.Module):
       attention_sharpness: factor on the logits of slot attention.
       position_in_keys: let slots compete for places as well as for contents.
       local_context: let patches see their neighbours and what changed since the last frame.
+      rarity: exponent with which rare contents count more in what slots read.
       rematerialize: compute what the aggregator's blocks hold again for the gradient instead of keeping it.
       dtype: compute type; parameters are float32.
     """
@@ -72,6 +73,7 @@ class Flam(nn.Module):
     attention_sharpness: float = 4.0
     position_in_keys: bool = False
     local_context: bool = False
+    rarity: float = 0.0
     rematerialize: bool = False
     dtype: DTypeLike = jnp.float32
 
@@ -102,6 +104,7 @@ class Flam(nn.Module):
             attention_sharpness=self.attention_sharpness,
             position_in_keys=self.position_in_keys,
             local_context=self.local_context,
+            rarity=self.rarity,
             dtype=self.dtype,
         )
 

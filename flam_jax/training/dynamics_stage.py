@@ -25,8 +25,6 @@ from flam_jax.world_model import WorldModel
 
 # The sharpness of slot attention starts at this share of its full value.
 FIRST_SHARPNESS = 0.25
-# When the fair vote of rare contents has fallen to nothing, in units of the time that the sharpness takes to grow.
-FAIR_UNTIL = 4 / 3
 
 
 class DynamicsStage:
@@ -103,20 +101,15 @@ class DynamicsStage:
     def competition(self, progress: jax.Array | float, key: jax.Array, batch: int) -> Competition:
         """How the slots of `batch` examples compete at a share of training.
 
-        The sharpness grows geometrically, with noise while it does, and the noise of the queries falls linearly. The
-        fair vote of rare contents stays until the competition is sharp, and falls linearly after that: while an entity
-        can still change its slot it must not be drowned by a background.
+        The sharpness grows geometrically, with noise while it does, and the noise of the queries falls linearly.
         """
         fields = self.fields
-        time = progress / max(fields.competition_warmup, 1e-6)
-        share = jnp.clip(time, 0, 1)
+        share = jnp.clip(progress / max(fields.competition_warmup, 1e-6), 0, 1)
         jitter_key, query_key = jax.random.split(key)
         jitter = jnp.where(share < 1, fields.sharpness_jitter, 0.0) * jax.random.normal(jitter_key, (batch,))
         sharpness = fields.attention_sharpness * FIRST_SHARPNESS ** (1 - share) * jnp.exp(jitter)
         noise = jax.random.normal(query_key, (batch, fields.num_factors, fields.model_dim))
-        fair = jnp.clip((FAIR_UNTIL - time) / (FAIR_UNTIL - 1), 0, 1)
-        rarity = jnp.full((batch,), fields.rarity * fair) if fields.rarity > 0 else None
-        return Competition(sharpness, fields.query_noise * (1 - share) * noise, rarity)
+        return Competition(sharpness, fields.query_noise * (1 - share) * noise)
 
     def evaluate(
         self, variables: Mapping[str, Any], step: int, progress: float

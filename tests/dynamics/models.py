@@ -17,7 +17,7 @@ SIZES = [(1, 2, 2, 3, 2, 2, 1), (2, 4, 3, 3, 3, 3, 2), (1, 6, 4, 2, 2, 5, 3)]
 def make_model(size, model_type=Flam, **changes):
     """Model, random variables and random features of one size."""
     b, t, h, w, c, k, blocks = size
-    fields = dict(num_factors=k, action_dim=2, model_dim=8, num_blocks=blocks, num_heads=2, history=3)
+    fields = dict(num_factors=k, action_dim=2, model_dim=8, num_blocks=blocks, num_heads=2, history=3, rarity=1.0)
     model = model_type(**(fields | changes))
     features = jnp.asarray(np.random.default_rng(1).uniform(-1.0, 1.0, (b, t, h, w, c)), jnp.float32)
     return model, random_parameters(model, features), features

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from flam_jax.dynamics.aggregator import SlotCrossAttention
-from flam_jax.dynamics.factorizer import Competition, coordinates, look_alikes, position_codes
+from flam_jax.dynamics.factorizer import Competition, Factorizer, coordinates, look_alikes, position_codes
 from flam_jax.dynamics.flam import FlamOutput
 from flam_jax.dynamics.forward import ForwardDynamics
 from flam_jax.dynamics.inverse import ActionDistribution, InverseDynamics
@@ -272,7 +272,7 @@ def test_bfloat16_is_close_to_float32():
 def competition(features, k, d, **changes):
     """Full sharpness without annealing, but for `changes`."""
     b = features.shape[0]
-    fields = dict(sharpness=jnp.full(b, 4.0), query_noise=jnp.zeros((b, k, d)), rarity=jnp.zeros(b))
+    fields = dict(sharpness=jnp.full(b, 4.0), query_noise=jnp.zeros((b, k, d)))
     return Competition(**(fields | changes))
 
 
@@ -283,7 +283,7 @@ def test_competition_without_annealing_changes_nothing(sized):
     assert max_difference(apply(model, variables, features, competition(features, k, d)), out) < 1e-4
     b = features.shape[0]
     noise = jax.random.normal(jax.random.key(0), (b, k, d))
-    for change in ({"sharpness": jnp.full(b, 1.0)}, {"query_noise": noise}, {"rarity": jnp.ones(b)}):
+    for change in ({"sharpness": jnp.full(b, 1.0)}, {"query_noise": noise}):
         annealed = apply(model, variables, features, competition(features, k, d, **change))
         assert max_difference(annealed.slots, out.slots) > 1e-3, change
 
@@ -339,3 +339,17 @@ def test_the_length_of_queries_and_keys_does_not_make_the_competition_sharper(si
 def test_look_alikes_are_counted():
     features = jnp.zeros((1, 1, 2, 3, 2)).at[0, 0, 0, 1].set(1.0)  # one patch unlike the five others
     assert jnp.allclose(look_alikes(features), jnp.asarray([[[[5, 1, 5], [5, 5, 5]]]]), atol=1e-3)
+
+
+def test_a_rare_content_is_not_drowned_by_a_background_in_the_same_slot():
+    """One factor holds everything: what it gives away of one patch among 64."""
+    background = jnp.zeros((1, 1, 8, 8, 3))
+    entity = background.at[0, 0, 2, 5].set(1.0)
+
+    def change(rarity):
+        model = Factorizer(1, 16, 2, 2, 3, attention_sharpness=4.0, rarity=rarity)
+        variables = model.init(jax.random.key(0), background)
+        alone, both = (model.apply(variables, features)[0].slots for features in (background, entity))
+        return float(jnp.linalg.norm(both - alone) / jnp.linalg.norm(alone))
+
+    assert change(0.0) < 0.1 < 0.3 < change(1.0)
