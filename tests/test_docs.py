@@ -13,7 +13,7 @@ import pytest
 from tests import readme
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = ["README.md", "ARCHITECTURE.md", "docs/scaling.md"]
+DOCUMENTS = ["README.md", "ARCHITECTURE.md", "docs/scaling.md", "docs/findings.md"]
 # Names in documents that stand for what a run makes, not for files of the repository.
 MADE = (
     "config.json",
