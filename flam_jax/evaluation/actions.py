@@ -16,6 +16,9 @@ ACTIVE_VARIANCE = 0.01
 # Latent actions of at most so many different values are codes of a book, and each is a group of its own.
 MOST_CODES = 64
 RESTARTS = 8  # of k-means, of which the tightest counts
+ITERATIONS = 50  # of each
+FORWARD, BLOCKED, DIRECTIONS = 2, 3, 4
+DIRECTED_ACTIONS = 4 * DIRECTIONS
 
 
 def active_units(mean: Float[Array, "*b k a"]) -> Float[Array, "k a"]:
@@ -56,7 +59,7 @@ def prediction_errors(
 
 def action_map(
     action_mean: Float[np.ndarray, "b t k a"],
-    true_actions: Int[np.ndarray, "b t+1 n"],
+    true_actions: Int[np.ndarray, "b t n"],
     slots: list[int],
     choices: int,
 ) -> dict[str, Any]:
@@ -68,7 +71,7 @@ def action_map(
 
     Args:
       action_mean: means of the latent actions.
-      true_actions: numbers of the true ones, that of the last frame included.
+      true_actions: numbers of the true ones.
       slots: the slot that holds each agent.
       choices: how many true actions there are.
 
@@ -80,7 +83,7 @@ def action_map(
     tables = []
     for agent, slot in enumerate(slots):
         latent = np.asarray(action_mean)[:, :, slot].reshape(-1, action_mean.shape[-1])
-        true = true_actions[:, :-1, agent].reshape(-1)
+        true = true_actions[:, :, agent].reshape(-1)
         group = _groups(latent, choices)
         # At least as many groups as actions, empty ones if need be: every action is matched.
         table = np.zeros((choices, max(choices, group.max() + 1)), np.int64)
@@ -99,6 +102,26 @@ def action_map(
     }
 
 
+def directed_actions(
+    true_actions: Int[np.ndarray, "b t n"],
+    positions: Int[np.ndarray, "b t n 2"],
+    directions: Int[np.ndarray, "b t n"],
+) -> Int[np.ndarray, "b t-1 n"]:
+    """What agents do as it looks from above: a step to the right is another change of the frame than one to the left.
+
+    Args:
+      true_actions: 0 turns left, 1 right, 2 goes forward; that of the last frame included.
+      positions: of the agents.
+      directions: in which they look, 0 to 3.
+
+    Returns:
+      One of `DIRECTED_ACTIONS`: each direction with each action, and with a step that something blocked.
+    """
+    now = true_actions[:, :-1]
+    blocked = (now == FORWARD) & (positions[:, 1:] == positions[:, :-1]).all(axis=-1)
+    return np.where(blocked, BLOCKED, now) * DIRECTIONS + directions[:, :-1]
+
+
 def _groups(latent: np.ndarray, count: int) -> np.ndarray:
     """Number of the group of every row."""
     values, code = np.unique(latent.round(6), axis=0, return_inverse=True)
@@ -106,11 +129,20 @@ def _groups(latent: np.ndarray, count: int) -> np.ndarray:
         return code.reshape(-1)
     best, tightest = np.zeros(len(latent), np.int64), np.inf
     for seed in range(RESTARTS):
-        centres, group = kmeans2(latent.astype(np.float64), count, minit="++", rng=np.random.default_rng(seed))
+        centres, group = kmeans2(
+            latent.astype(np.float64), count, ITERATIONS, minit="++", rng=np.random.default_rng(seed)
+        )
         spread = np.square(latent - centres[group]).sum()
         if spread < tightest:
             best, tightest = group, spread
     return best
 
 
-__all__ = ["ACTIVE_VARIANCE", "action_map", "active_units", "prediction_errors"]
+__all__ = [
+    "ACTIVE_VARIANCE",
+    "DIRECTED_ACTIONS",
+    "action_map",
+    "active_units",
+    "directed_actions",
+    "prediction_errors",
+]

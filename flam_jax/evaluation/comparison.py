@@ -35,6 +35,7 @@ NUMBERS = {
     "leak": ("next cell from the action alone", ("actions", "leak", "position", "action_mlp")),
     "true_action": ("true action from the latent one", ("actions", "leak", "true_action", "action_linear")),
     "action_map": ("groups of latent actions that are true ones", ("actions", "map", "accuracy")),
+    "directed_map": ("and that are true ones in their direction", ("actions", "directed_map", "accuracy")),
     "transfer_psnr_mean": ("PSNR mean, a twin's actions", ("actions", "transfer", "psnr_mean")),
     "attention": ("attention on agents, lowest", ("binding", "attention", min)),
     "holders": ("slots that hold agents", ("binding", "holders", lambda holders: len(set(holders)))),

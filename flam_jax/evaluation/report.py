@@ -300,13 +300,13 @@ def _actions(result: dict[str, Any]) -> str:
             + table(["read from", "next cell right", "move right", "true action right"], rows)
         )
     if "map" in actions:
-        body += _map(actions["map"])
+        body += _map(actions["map"], actions.get("directed_map"))
     if "transfer" in actions:
         body += _transfer(actions["transfer"], result["rollout"])
     return f"<section><h2>Latent actions</h2>{body}</section>"
 
 
-def _map(found: dict[str, Any]) -> str:
+def _map(found: dict[str, Any], directed: dict[str, Any] | None) -> str:
     confusion = found["confusion"]
     rows = [[f"true action {true}", *(_share(share) for share in shares)] for true, shares in enumerate(confusion)]
     text = (
@@ -314,6 +314,12 @@ def _map(found: dict[str, Any]) -> str:
         "code), and the groups matched to the true actions one to one. Right in "
         f"{_share(found['accuracy'])} of the frames; one group for everything would be in {_share(found['chance'])}."
     )
+    if directed is not None:
+        text += (
+            " With a group for every action in each of the four directions, and for a step that something blocked: "
+            f"right in {_share(directed['accuracy'])} of the frames, one group for everything in "
+            f"{_share(directed['chance'])}."
+        )
     head = ["", *(f"group of action {number}" for number in range(len(confusion))), "other groups"]
     return f"<h3>Groups</h3><p>{text}</p>" + table(head, rows)
 

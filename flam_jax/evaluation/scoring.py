@@ -170,8 +170,12 @@ def score(config: Config, world_model: WorldModel, dataset: Any) -> dict[str, An
             test = (seen.action_mean, places, record["actions"].astype(np.int32))
             fit = (fit_actions, fit_places, fit_chosen)
             result["actions"]["leak"] = leak.action_leak(fit, test, holders, grid_size)
-            choices = true_actions(config)[1]
-            result["actions"]["map"] = actions.action_map(seen.action_mean, test[2], holders, choices)
+            chosen, choices = test[2], true_actions(config)[1]
+            result["actions"]["map"] = actions.action_map(seen.action_mean, chosen[:, :-1], holders, choices)
+            directed = actions.directed_actions(chosen, places, record["directions"])
+            result["actions"]["directed_map"] = actions.action_map(
+                seen.action_mean, directed, holders, actions.DIRECTED_ACTIONS
+            )
             result["actions"]["transfer"] = _transfer(world_model, dataset, played, context)
     return result
 

@@ -24,7 +24,7 @@ def chosen() -> np.ndarray:
 def mapped(latent: np.ndarray) -> dict:
     """Agent 0 sits in slot 1, agent 1 in slot 2; slot 0 is nobody's."""
     slots = np.concatenate([np.zeros_like(latent[:, :, :1]), latent], axis=2)
-    return actions.action_map(slots.astype(np.float32), chosen(), [1, 2], CHOICES)
+    return actions.action_map(slots.astype(np.float32), chosen()[:, :-1], [1, 2], CHOICES)
 
 
 def test_latent_actions_in_groups_of_the_true_ones_are_all_mapped():
@@ -59,3 +59,12 @@ def test_two_actions_with_one_code_share_it():
     right = (true != 2).mean(axis=(0, 1))  # of the two that share a code the more frequent one
     np.testing.assert_allclose(found["accuracy_per_agent"], right, atol=1e-4)
     assert found["accuracy"] == pytest.approx(right.mean(), abs=1e-4)
+
+
+def test_an_action_has_the_direction_in_which_its_agent_looks_and_a_step_may_be_blocked():
+    true = np.array([[[0], [2], [2], [1]]])  # left, forward, forward, and one that leads to no other frame
+    positions = np.array([[[[1, 1]], [[1, 1]], [[1, 2]], [[1, 2]]]])
+    directions = np.array([[[3], [2], [2], [2]]])
+    left, step, blocked = actions.directed_actions(true, positions, directions)[0, :, 0]
+    assert (left, step, blocked) == (0 * 4 + 3, 2 * 4 + 2, 3 * 4 + 2)
+    assert max(left, step, blocked) < actions.DIRECTED_ACTIONS

@@ -53,6 +53,7 @@ def test_the_file_holds_what_is_promised(folder):
     assert 0 <= result["dci"]["completeness"] <= 1
     assert set(result["actions"]["leak"]) == {"position", "move", "true_action"}
     assert np.shape(result["actions"]["map"]["confusion"]) == (3, 4)
+    assert np.shape(result["actions"]["directed_map"]["confusion"]) == (16, 17)
     assert len(result["actions"]["transfer"]["psnr"]) == 4
     assert len(result["actions"]["transfer"]["exchanged"]["psnr"]) == 4
     assert 0 < result["actions"]["transfer"]["displaced"] <= 1
