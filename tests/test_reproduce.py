@@ -16,7 +16,7 @@ from flam_jax import main, reproduce
 from flam_jax.build import build_dynamics
 from flam_jax.config import field_names, get_field
 from flam_jax.schema import CHOICES
-from flam_jax.studies import LEARNING_RATES, PRESETS, SEEDS, STUDIES, cells
+from flam_jax.studies import LEARNING_RATES, MORE_SEEDS, PRESETS, STUDIES, TUNING_SEEDS, cells
 from tests import readme
 
 ROOT = Path(__file__).parents[1]
@@ -136,14 +136,18 @@ def test_a_tokenizer_that_the_user_names_is_taken():
 
 
 def test_tuning_tries_every_model_equally_often_and_never_looks_at_the_test_split():
-    tried = {}
+    first, second = {}, {}
     for cell in cells("tuning", "cpu"):
         config = cell.config({})
         assert config.evaluation.split == "val"
-        assert cell.seed not in SEEDS
-        tried.setdefault(config.dynamics.name, []).append(config.dynamics.training.learning_rate)
-    assert set(tried) == set(CHOICES["dynamics.name"])
-    assert {tuple(rates) for rates in tried.values()} == {LEARNING_RATES["cpu"]}
+        assert cell.seed not in MORE_SEEDS
+        rounds = first if cell.seed == TUNING_SEEDS[0] else second
+        rounds.setdefault(config.dynamics.name, []).append((config.dynamics.training.learning_rate, cell.seed))
+    assert set(first) == set(CHOICES["dynamics.name"])
+    assert {tuple(rate for rate, _ in trials) for trials in first.values()} == {LEARNING_RATES["cpu"]}
+    for trials in second.values():
+        assert len(trials) == len(set(trials)) == 4  # two rates, two seeds
+        assert {rate for rate, _ in trials} < set(LEARNING_RATES["cpu"])
     assert not {cell.folder for cell in cells("all", "cpu")} & {cell.folder for cell in cells("tuning", "cpu")}
 
 
