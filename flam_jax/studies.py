@@ -52,8 +52,8 @@ STEPS = {"cpu": 2_000}
 PACE = {"cpu": {"Genie": 0.33, "AdaWorld": 0.33}}
 # Learning rates that are tried for every model, on the validation split and with seeds that are not reported: all rates
 # with one seed; the two that were best there, where that is known, with two seeds more; and what came out best of the
-# three, where it is not the experiment's own (RESULTS.md). Not tried yet: 6e-3 for Genie and the true actions; all rates
-# for the object-centric models and the ablations.
+# three, where it is not the experiment's own (RESULTS.md). Not tried yet: 6e-3 for Genie and the true actions; all of
+# them for the object-centric models and the ablations.
 LEARNING_RATES = {"cpu": (7.5e-4, 1.5e-3, 3e-3, 6e-3), "paper": (5e-5, 1e-4, 2e-4), "debug": (7.5e-4, 1.5e-3)}
 FINALISTS: Mapping[str, Mapping[str, tuple[float, float]]] = {
     "cpu": {"FLAM": (1.5e-3, 3e-3), "AdaWorld": (1.5e-3, 3e-3)},
