@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import signal
 import subprocess
 import sys
@@ -170,6 +171,19 @@ def test_a_study_from_nothing_and_again(debug_run):
     assert "multigrid: 3 runs, 2 of them done" in again
     assert "dynamics finished before" in again
     assert (debug_run / "runs" / "study" / "4agents" / "genie" / "seed0" / "evaluation.json").exists()
+
+
+def test_runs_side_by_side_share_what_is_compiled_unless_the_user_has_a_place_for_it(monkeypatch, tmp_path):
+    monkeypatch.delenv(reproduce.COMPILED, raising=False)
+    with reproduce.compiled_once():
+        folder = Path(os.environ[reproduce.COMPILED])
+        assert folder.is_dir()
+    assert not folder.exists()
+    assert reproduce.COMPILED not in os.environ
+    monkeypatch.setenv(reproduce.COMPILED, str(tmp_path))
+    with reproduce.compiled_once():
+        assert os.environ[reproduce.COMPILED] == str(tmp_path)
+    assert tmp_path.is_dir()
 
 
 def start(folder, *words):
