@@ -159,7 +159,7 @@ def tuning(preset: str) -> list[Cell]:
         }
         return _grids("4agents", rows, preset, seeds)
 
-    found = tried(dict.fromkeys(models, LEARNING_RATES[preset]), TUNING_SEEDS[:1])
+    found = tried({row: LEARNING_RATES[preset] for row in models}, TUNING_SEEDS[:1])
     found += tried(FINALISTS[preset], TUNING_SEEDS[1:])
     return [dataclasses.replace(cell, overrides={**cell.overrides, "evaluation.split": "val"}) for cell in found]
 
