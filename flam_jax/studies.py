@@ -159,8 +159,8 @@ def tuning(preset: str) -> list[Cell]:
         }
         return _grids("4agents", rows, preset, seeds)
 
-    found = tried({row: LEARNING_RATES[preset] for row in models}, TUNING_SEEDS[:1])
-    found += tried(FINALISTS[preset], TUNING_SEEDS[1:])
+    every = {row: tuple(LEARNING_RATES[preset]) for row in models}
+    found = tried(every, TUNING_SEEDS[:1]) + tried(FINALISTS[preset], TUNING_SEEDS[1:])
     return [dataclasses.replace(cell, overrides={**cell.overrides, "evaluation.split": "val"}) for cell in found]
 
 
