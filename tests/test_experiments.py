@@ -173,6 +173,7 @@ LOSSES = {  # the loss of one batch
     "tokenizer.patches_share": 0.5,
     "tokenizer.rarity": 1.0,
     "dynamics.num_iterations": 3,
+    "dynamics.rarity": 0.5,
     "dynamics.prediction_steps": 1,
     "dynamics.prediction_steps_start": 0.8,  # the losses are taken at three quarters of training
     "dynamics.quantize_predictions": False,
@@ -183,7 +184,6 @@ SCHEDULES = {  # what the loss is given at three quarters of training: competiti
     "dynamics.competition_warmup": 0.5,
     "dynamics.sharpness_jitter": 0.1,
     "dynamics.query_noise": 0.1,
-    "dynamics.rarity": 0.5,
     "dynamics.kl_weight": 3e-2,
     "dynamics.kl_weight_final": 3e-1,
     "dynamics.kl_anneal_start": 0.2,
