@@ -1,11 +1,15 @@
 """What must be settled before a program of this package does anything."""
 
+import contextlib
 import importlib.util
 import os
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 _VARIABLE = "GLIBC_TUNABLES"
+COMPILED = "JAX_COMPILATION_CACHE_DIR"  # read by jax
 # What the TPU's compiler is told where there is no TPU. Else it looks for one, and asks a metadata server.
 _NO_CHIPS = {
     "TPU_SKIP_MDS_QUERY": "1",
@@ -45,3 +49,21 @@ def take_large_pages() -> None:
     os.environ[_VARIABLE] = "glibc.malloc.hugetlb=1"  # other C libraries take no notice
     sys.stdout.flush()
     os.execv(sys.executable, sys.orig_argv)
+
+
+@contextlib.contextmanager
+def compiled_once() -> Iterator[None]:
+    """While this lasts, processes that are started take from each other what they have compiled.
+
+    In a folder of this machine that goes with it: XLA's programs for a CPU may not run on another one. Where the
+    variable `JAX_COMPILATION_CACHE_DIR` is set already, it stays as it is.
+    """
+    if COMPILED in os.environ:
+        yield
+        return
+    with tempfile.TemporaryDirectory(prefix="flam_jax_compiled_", ignore_cleanup_errors=True) as folder:
+        os.environ[COMPILED] = folder
+        try:
+            yield
+        finally:
+            del os.environ[COMPILED]

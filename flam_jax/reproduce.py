@@ -13,17 +13,14 @@
 Exit status as that of flam_jax.main.
 """
 
-import contextlib
 import dataclasses
 import json
 import multiprocessing
 import os
 import signal
 import sys
-import tempfile
 import threading
 import time
-from collections.abc import Iterator
 from multiprocessing import connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -32,7 +29,7 @@ from typing import Any
 from flam_jax.command_line import check_workdir, read_flags
 from flam_jax.config import Config, ConfigError, config_hash, from_json, to_json
 from flam_jax.messages import brief, tell
-from flam_jax.process import settle
+from flam_jax.process import compiled_once, settle
 from flam_jax.studies import Cell, cells
 
 USAGE = (
@@ -41,7 +38,6 @@ USAGE = (
 )
 MOST_JOBS = 1024
 TOKENIZER_SEED = 0  # one tokenizer for all seeds of a column
-COMPILED = "JAX_COMPILATION_CACHE_DIR"  # read by jax
 LOG = "log.txt"  # in the folder of a run: what it printed, where several ran side by side
 
 
@@ -237,24 +233,6 @@ def _side_by_side(left: list[Run], progress: _Progress, jobs: int) -> int:
                 status = _status(-signal.SIGTERM)
                 _ask_to_end(running)
     return status
-
-
-@contextlib.contextmanager
-def compiled_once() -> Iterator[None]:
-    """While this lasts, child processes take from each other what they have compiled: a minute less a run.
-
-    In a folder of this machine that goes with it: XLA's programs for a CPU may not run on another one. Where the
-    variable `JAX_COMPILATION_CACHE_DIR` is set already, it stays as it is.
-    """
-    if COMPILED in os.environ:
-        yield
-        return
-    with tempfile.TemporaryDirectory(prefix="flam_jax_compiled_", ignore_cleanup_errors=True) as folder:
-        os.environ[COMPILED] = folder
-        try:
-            yield
-        finally:
-            del os.environ[COMPILED]
 
 
 def _shares_of_cores(jobs: int) -> list[set[int]]:

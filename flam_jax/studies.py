@@ -11,7 +11,7 @@ from flam_jax.messages import brief
 
 PRESETS = ("cpu", "paper", "debug")
 SEEDS = (0, 1, 2)
-MORE_SEEDS = (0, 1, 2, 3, 4)  # AdaWorld's runs lie 9 dB apart: three tell it from nothing
+MORE_SEEDS = (0, 1, 2, 3, 4)  # where AdaWorld is: its runs lie up to 13 dB apart
 TUNING_SEEDS = (100, 101, 102)  # none of those that are reported; the first alone in the first round
 # Rows of the tables: fields of `dynamics` that make them. The first is what the others are compared with.
 FLAM = {"FLAM": {"name": "flam"}}

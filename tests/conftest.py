@@ -1,9 +1,9 @@
 """What all tests share: a quick compiler, what it compiled, and one run of the main job."""
 
+import contextlib
 import fcntl
 import importlib.metadata
 import os
-import tempfile
 from pathlib import Path
 
 import pytest
@@ -19,13 +19,13 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 def pytest_configure(config: pytest.Config) -> None:
     """Opens a folder in which all processes of this test session find what one of them has compiled."""
-    if "JAX_COMPILATION_CACHE_DIR" in os.environ:  # of a worker, or of the user
-        return
-    programs = tempfile.TemporaryDirectory(prefix="flam_jax_programs_")
-    config.add_cleanup(programs.cleanup)
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = programs.name
-    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
-    os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+    from flam_jax.process import compiled_once
+
+    sharing = contextlib.ExitStack()
+    config.add_cleanup(sharing.close)
+    sharing.enter_context(compiled_once())  # in a worker, that of the session
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 
 @pytest.fixture(scope="session")

@@ -1,8 +1,9 @@
-"""The new start happens once, with the same command line, and leaves the user's own wishes alone."""
+"""The new start happens once and leaves the user's wishes alone; processes share what they compile."""
 
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -43,3 +44,16 @@ def test_absent_chips_are_left_alone_where_there_is_their_compiler(monkeypatch: 
         process.leave_absent_chips_alone()
         assert os.environ.get("TPU_SKIP_MDS_QUERY") == (None if present else "1")
         assert os.environ["TPU_WORKER_HOSTNAMES"] == "a"
+
+
+def test_processes_share_what_they_compile_unless_the_user_has_a_place_for_it(monkeypatch, tmp_path):
+    monkeypatch.delenv(process.COMPILED, raising=False)
+    with process.compiled_once():
+        folder = Path(os.environ[process.COMPILED])
+        assert folder.is_dir()
+    assert not folder.exists()
+    assert process.COMPILED not in os.environ
+    monkeypatch.setenv(process.COMPILED, str(tmp_path))
+    with process.compiled_once():
+        assert os.environ[process.COMPILED] == str(tmp_path)
+    assert tmp_path.is_dir()

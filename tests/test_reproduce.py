@@ -16,6 +16,7 @@ import pytest
 from flam_jax import main, reproduce
 from flam_jax.build import build_dynamics
 from flam_jax.config import field_names, get_field
+from flam_jax.process import COMPILED
 from flam_jax.schema import CHOICES
 from flam_jax.studies import LEARNING_RATES, MORE_SEEDS, PRESETS, STUDIES, TUNING_SEEDS, cells
 from tests import readme
@@ -173,17 +174,20 @@ def test_a_study_from_nothing_and_again(debug_run):
     assert (debug_run / "runs" / "study" / "4agents" / "genie" / "seed0" / "evaluation.json").exists()
 
 
-def test_runs_side_by_side_share_what_is_compiled_unless_the_user_has_a_place_for_it(monkeypatch, tmp_path):
-    monkeypatch.delenv(reproduce.COMPILED, raising=False)
-    with reproduce.compiled_once():
-        folder = Path(os.environ[reproduce.COMPILED])
-        assert folder.is_dir()
-    assert not folder.exists()
-    assert reproduce.COMPILED not in os.environ
-    monkeypatch.setenv(reproduce.COMPILED, str(tmp_path))
-    with reproduce.compiled_once():
-        assert os.environ[reproduce.COMPILED] == str(tmp_path)
-    assert tmp_path.is_dir()
+def test_runs_side_by_side_share_what_they_compile(monkeypatch, tmp_path):
+    """A child finds the folder in its environment."""
+
+    class StartedError(Exception):
+        pass
+
+    def start(run, cores):
+        raise StartedError(os.environ[COMPILED])
+
+    monkeypatch.delenv(COMPILED, raising=False)
+    monkeypatch.setattr(reproduce, "_start", start)
+    with pytest.raises(StartedError, match="flam_jax_compiled_"):
+        reproduce.main(["--study=slots", "--jobs=2", f"--workdir={tmp_path}"])
+    assert COMPILED not in os.environ
 
 
 def start(folder, *words):

@@ -18,7 +18,7 @@ MOST_CODES = 64
 RESTARTS = 8  # of k-means, of which the tightest counts
 ITERATIONS = 50  # of each
 FORWARD, BLOCKED, DIRECTIONS = 2, 3, 4
-DIRECTED_ACTIONS = 4 * DIRECTIONS
+DIRECTED_ACTIONS = (BLOCKED + 1) * DIRECTIONS
 
 
 def active_units(mean: Float[Array, "*b k a"]) -> Float[Array, "k a"]:
