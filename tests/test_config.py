@@ -1,4 +1,4 @@
-"""The configuration: what a mistake is told to be, and what stays the same. A thousand are in `test_bad_input.py`."""
+"""The configuration: what a mistake is told to be, and what stays the same. A thousand are in `tests/bad_input/`."""
 
 import json
 from pathlib import Path

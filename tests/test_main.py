@@ -1,4 +1,4 @@
-"""The launcher: from a command line to a report, and what it says of it. Wrong ones are in `test_bad_input.py`."""
+"""The launcher: from a command line to a report, and what it says of it. Wrong ones are in `tests/bad_input/`."""
 
 import errno
 import json

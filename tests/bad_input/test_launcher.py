@@ -1,51 +1,23 @@
 """A thousand mistakes, made from the schema and the flags: each is one line that names it, before any work is done."""
 
-import contextlib
-import dataclasses
-import io
 import itertools
 import math
 import random
-from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import pytest
 
-import data_pipelines
-from flam_jax import main as launcher
-from flam_jax import reproduce
-from flam_jax.evaluation import __main__ as evaluation
-from flam_jax.evaluation import convert_weights
 from flam_jax.schema import CHOICES, bounds, defaults, field_names, get_field
 from flam_jax.training import memory
+from tests.bad_input.mistakes import DEBUG, LONG, WORKDIR, Bad, check, each
 
-ROOT = Path(__file__).parents[1]
-DEBUG, WORKDIR = "--config=experiments/multigrid.py:debug", "--workdir=HERE/run"
 BOTH = (DEBUG, WORKDIR)
 TWO = ("--num_processes=2",)
 FIELDS: dict[str, Any] = {name: get_field(defaults(), name) for name in field_names(defaults())}
 GROUPS = sorted({name.rsplit(".", depth)[0] for name in FIELDS for depth in range(1, name.count(".") + 1)})
-LONGEST = 400  # characters of a message
-LONG = "x" * 300
 
 pytestmark = pytest.mark.timeout(60)
-
-
-@dataclasses.dataclass(frozen=True)
-class Bad:
-    """A command line that cannot work.
-
-    Attributes:
-      words: its words; HERE stands for a folder of the test.
-      named: what is wrong; the message holds one of these.
-      status: how the command ends.
-    """
-
-    words: Sequence[str]
-    named: Sequence[str]
-    status: int = 2
 
 
 def fields(changes: str, named: str, status: int = 2, experiment: str = DEBUG) -> Bad:
@@ -54,65 +26,12 @@ def fields(changes: str, named: str, status: int = 2, experiment: str = DEBUG) -
     return Bad((experiment, WORKDIR, *words), [f"config.{named} = "], status)
 
 
-def each(words: Sequence[str], values: Sequence[str], named: str, status: int = 2) -> list[Bad]:
-    """One command line a value, which stands for every {}."""
-    return [
-        Bad([word.replace("{}", value) for word in words], [named.replace("{}", value)], status) for value in values
-    ]
-
-
 @pytest.fixture(scope="module")
-def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with experiments that are none, and a file where a folder is expected."""
-    folder = tmp_path_factory.mktemp("bad")
+def here(here: Path) -> Path:
+    """With experiments that are none."""
     for name, content in EXPERIMENTS.items():
-        (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
-    (folder / "folder.py").mkdir()
-    (folder / "file").touch()
-    return folder
-
-
-@pytest.fixture(autouse=True)
-def nothing_is_done(monkeypatch: pytest.MonkeyPatch, here: Path) -> Iterator[None]:
-    """Data that are asked for, a program that is traced or compiled, or a file in the workdir fails the test."""
-
-    def asked(*_: Any, **__: Any) -> None:
-        raise AssertionError("data were asked for")
-
-    def listen(event: str, *_: Any, **__: Any) -> None:
-        compiled.append(event)
-
-    compiled: list[str] = []
-    monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(data_pipelines, "prepare", asked)
-    before = sorted(here.rglob("*"))
-    jax.monitoring.register_event_duration_secs_listener(listen)
-    yield
-    jax.monitoring.unregister_event_duration_listener(listen)
-    assert not [event for event in compiled if "compile" in event]
-    left = set(here.rglob("*")) - {*before, here / "run", here / "__pycache__"}
-    assert not {path for path in left if path.parent.name != "__pycache__"}
-
-
-def check(
-    cases: Sequence[Bad], here: Path, main: Callable[[list[str]], int] = launcher.main, program: str = "flam_jax"
-) -> None:
-    """Every case is one line that names what is wrong."""
-    for bad in cases:
-        words = [word.replace("HERE", str(here)) for word in bad.words]
-        error, output = io.StringIO(), io.StringIO()
-        with contextlib.redirect_stderr(error), contextlib.redirect_stdout(output):
-            status = main(words)
-        text = error.getvalue()
-        said = f"{[word[:200] for word in words]}: {text}"
-        assert status == bad.status, said
-        assert output.getvalue() == "", said
-        assert text.endswith("\n"), said
-        assert len(text.splitlines()) == 1, said
-        assert text.startswith(f"{program}: "), said
-        assert len(text) - len(str(here)) < LONGEST, said
-        assert "Traceback" not in text, said
-        assert any(name.replace("HERE", str(here)) in text for name in bad.named), said
+        (here / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    return here
 
 
 # One field with a value of another type or out of its bounds.
@@ -484,78 +403,6 @@ def test_of_several_mistakes_one_is_named(here: Path) -> None:
     check(MIXED, here)
 
 
-# The other commands.
-
-STUDY = ("--study=multigrid", "--preset=debug")
-_CHANGES = ("seed=x", "seeds=1", "dynamics.kl_wieght=1", "dynamics=3", "dynamics.num_heads=3", "tokenizer.levels=")
-_MORE_CHANGES = ("evaluation.steps=13", "dynamics.name=flan", "mesh.data=0", "=3", "data.path= ", "dynamics.history=0")
-REPRODUCE = [
-    Bad((), ["--study is missing"]),
-    Bad(STUDY, ["--workdir is missing"]),
-    Bad((WORKDIR,), ["--study is missing"]),
-    *each(("--study={}", WORKDIR), ("none", "Multigrid", "multigrid ", "1", "ñ", LONG), "--study="),
-    *each(("{}", WORKDIR), ("--study", "--study="), "--study: a value is missing"),
-    *each(("--study=slots", "--preset={}", WORKDIR), ("none", "CPU", "gpu", LONG), "--preset="),
-    *each((*STUDY, WORKDIR, "--jobs={}"), ("0", "-1", "x", "1.5", "nan", "1e3", "9" * 30, "9" * 5000, LONG), "--jobs="),
-    *each((*STUDY, WORKDIR, "{}"), ("--jobs=", "--jobs", "--preset"), ": a value is missing"),
-    Bad((*STUDY, WORKDIR, "--jobs=2", "--together"), ["--together"]),
-    Bad((*STUDY, WORKDIR, "--together=yes"), ["--together takes no value"]),
-    Bad((*STUDY, WORKDIR, "--together", "--together"), ["--together is given twice"]),
-    Bad((*STUDY, *STUDY, WORKDIR), ["--study is given twice"]),
-    *each((*STUDY, WORKDIR, "--together", "{}"), ("yes", "extra", "-j", "-j2", "study=x"), "unexpected argument '{}'"),
-    *each((*STUDY, WORKDIR, "--{}=1"), ("job", "stud", "seed", "config", "work"), "unknown flag --{};"),
-    Bad((*STUDY, WORKDIR, "--config.seed"), ["--config.seed: a value is missing"]),
-    Bad((*STUDY, WORKDIR, "--config.seed=1", "--config.seed=2"), ["--config.seed is given twice"]),
-    *(Bad((*STUDY, WORKDIR, f"--config.{it}"), [f"config.{it.split('=')[0]}"]) for it in (*_CHANGES, *_MORE_CHANGES)),
-    *each((*STUDY, "--workdir={}"), (" ", LONG, "a/" * 3000), "--workdir="),
-    *each((*STUDY, "--workdir={}"), ("HERE/file", "HERE/file/below"), "--workdir: cannot write to {}", 1),
-    *each((*STUDY, "--jobs=2", "--workdir={}"), ("HERE/file", "HERE/file/below"), "--workdir: cannot write to {}", 1),
-]
-I3D = ("--network=i3d", "--backbone=x")
-CONVERT = [
-    Bad((), ["--network is missing"]),
-    Bad(("--network=i3d",), ["--backbone is missing"]),
-    Bad(I3D, ["--out is missing"]),
-    *each(("--network={}", "--backbone=x", "--out=x.npz"), ("lpips", "I3D", "i3d ", "0", LONG), "--network="),
-    *each(("--network={}", "--backbone=x", "--out=x.npz"), ("lpips_alex", "lpips_vgg"), "--heads is missing: {}"),
-    Bad((*I3D, "--heads=x", "--out=x.npz"), ["--heads: i3d has none"]),
-    *each((*I3D, "--out={}"), ("weights", "x.npy", "x.npz/", "x.NPZ", " ", LONG), "--out="),
-    *each((*I3D, "--{}=x.npz"), ("ou", "output", "o", "config.seed"), "unknown flag --{};"),
-    *each(("--network=i3d", "--{}=", "--backbone=x"), ("backbone", "heads", "out"), "--{}: a value is missing"),
-    Bad((*I3D, "--out=x.npz", "more"), ["unexpected argument 'more'"]),
-    Bad((*I3D, "--out=x.npz", "--out=x.npz"), ["--out is given twice"]),
-    *each(
-        ("--network=i3d", "--backbone={}", "--out=HERE/x.npz"),
-        ("HERE/nowhere", "HERE", "HERE/file/below", LONG, "a/" * 3000, "a\nb", "a\0b", " "),
-        "--backbone=",
-        1,
-    ),
-]
-EVALUATION = [
-    Bad((), ["--workdir is missing"]),
-    *each(("--workdir=HERE", "--split={}"), ("train", "TEST", "test,val", LONG), "--split="),
-    *each(("{}",), ("--workdir=", "--workdir"), "--workdir: a value is missing"),
-    Bad(("--workdir=HERE", "--split="), ["--split: a value is missing"]),
-    Bad(("--workdir=HERE", "--spilt=val"), ["unknown flag --spilt; the nearest is --split"]),
-    Bad(("--workdir=HERE", "val"), ["unexpected argument 'val'"]),
-    *each(("--workdir={}",), (" ", LONG, "a/" * 3000), "--workdir="),
-    *each(("--workdir={}",), ("HERE", "HERE/nowhere", "HERE/file"), "--workdir={}: no config.json there", 1),
-]
-
-
-def test_wrong_studies_are_named(here: Path) -> None:
-    check(REPRODUCE, here, reproduce.main, "flam_jax.reproduce")
-
-
-def test_wrong_conversions_are_named(here: Path) -> None:
-    check(CONVERT, here, convert_weights.main, "flam_jax.evaluation.convert_weights")
-
-
-def test_wrong_evaluations_are_named(here: Path) -> None:
-    check(EVALUATION, here, evaluation.main, "flam_jax.evaluation")
-
-
 def test_there_are_a_thousand() -> None:
     lists = [*WRONG_VALUES.values(), *SET_WRONG.values(), NAMES, CONTRADICTIONS, OF_THE_MACHINE, WORDS, LOADED, MIXED]
-    lists += [REPRODUCE, CONVERT, EVALUATION]
     assert sum(len({tuple(bad.words) for bad in cases}) for cases in lists) > 1000
