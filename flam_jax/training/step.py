@@ -149,13 +149,16 @@ def state_shapes(
     )
 
 
-def make_state(batch: Batch, shapes: TrainState, *, stage: Stage, training: Config, seed: int) -> TrainState:
-    """The initial state, made where it will live: no device ever holds all of it."""
+def state_maker(shapes: TrainState, *, stage: Stage, training: Config) -> Callable[[Batch, int], TrainState]:
+    """Makes initial states from a batch and a seed, each where it will live: no device ever holds all of it.
+
+    What it returns is compiled at its first call, and serves all runs that are trained together.
+    """
     init = jax.jit(
         lambda key, batch: init_state(key, batch, stage=stage, training=training),
         out_shardings=jax.tree.map(lambda leaf: leaf.sharding, shapes),
     )
-    return init(stream_key(seed, stage.name, "init"), batch)
+    return lambda batch, seed: init(stream_key(seed, stage.name, "init"), batch)
 
 
 def compile_step(

@@ -32,7 +32,7 @@ from flam_jax.training.signals import Preempted, StopRequest
 from flam_jax.training.skipped import Skipped
 from flam_jax.training.stage import Stage
 from flam_jax.training.state import TrainState
-from flam_jax.training.step import WATCHED, compile_step, make_state, state_shapes
+from flam_jax.training.step import WATCHED, compile_step, state_maker, state_shapes
 
 # Steps in flight. Values of a step are looked at only when this many later steps are under way: the device never waits
 # for the host, and a step that is not finite is still found with its own batch at hand.
@@ -186,7 +186,8 @@ def _go(runs: "Sequence[_Run]", mesh: Mesh, rules: tuple[Rule, ...], stop: StopR
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), batches[0].arrays
     )
     shapes = state_shapes(batch_shapes, stage=stage, training=training, mesh=mesh, rules=rules)
-    states = tuple(run.first_state(batch, shapes) for run, batch in zip(runs, batches, strict=True))
+    make_state = state_maker(shapes, stage=stage, training=training)
+    states = tuple(run.first_state(batch, shapes, make_state) for run, batch in zip(runs, batches, strict=True))
     began = time.monotonic()
     seeds = [run.config.seed for run in runs]
     step = compile_step(shapes, batch_shapes, stage=stage, training=training, seeds=seeds, mesh=mesh)
@@ -257,12 +258,14 @@ class _Run:
         self.began = self.logged_at = time.monotonic()
         self.logged_step = self.saved
 
-    def first_state(self, batch: DeviceBatch, shapes: TrainState) -> TrainState:
+    def first_state(
+        self, batch: DeviceBatch, shapes: TrainState, make_state: Callable[[Any, int], TrainState]
+    ) -> TrainState:
         """That of the last checkpoint, or a new one."""
         if self.saved:
             state = self.checkpoints.restore(shapes)
         else:
-            state = make_state(batch.arrays, shapes, stage=self.stage, training=self.training, seed=self.config.seed)
+            state = make_state(batch.arrays, self.config.seed)
         self._say_size(state)
         return state
 

@@ -8,8 +8,9 @@ import numpy as np
 import optax
 import pytest
 
+from flam_jax.training.sharding import make_mesh
 from flam_jax.training.state import learning_rate, make_optimizer
-from flam_jax.training.step import init_state, stream_key, train_step
+from flam_jax.training.step import init_state, state_maker, state_shapes, stream_key, train_step
 from tests.training.stand_in import TinyLoader, TinyStage, tiny_config
 
 
@@ -20,6 +21,31 @@ def make(**training: Any) -> tuple[Any, Any, Any]:
     state = init_state(stream_key(0, stage.name, "init"), batch, stage=stage, training=config)
     step = jax.jit(lambda state, batch: train_step(state, batch, stage=stage, training=config, seed=0))
     return state, batch, step
+
+
+class CountingStage(TinyStage):
+    """Counts how often its initial state is traced."""
+
+    inits = 0
+
+    def init(self, key: Any, batch: Any) -> Any:
+        self.inits += 1
+        return super().init(key, batch)
+
+
+def test_the_states_of_several_runs_are_compiled_once() -> None:
+    """As each run's own would be, and different from each other."""
+    stage, training, mesh = CountingStage(), tiny_config().tokenizer.training, make_mesh()
+    batch = {"frames": jnp.asarray(next(TinyLoader())["frames"])}
+    shapes = state_shapes(batch, stage=stage, training=training, mesh=mesh)
+    before = stage.inits
+    make_state = state_maker(shapes, stage=stage, training=training)
+    kernels = [np.asarray(make_state(batch, seed).params["into"]["kernel"]) for seed in (3, 4, 3)]
+    assert stage.inits == before + 1
+    alone = init_state(stream_key(3, stage.name, "init"), batch, stage=stage, training=training)
+    np.testing.assert_allclose(kernels[0], alone.params["into"]["kernel"], rtol=1e-6)
+    assert (kernels[0] == kernels[2]).all()
+    assert abs(kernels[0] - kernels[1]).max() > 0.01
 
 
 def test_the_loss_of_one_batch_falls() -> None:
