@@ -54,6 +54,21 @@ def test_the_patch_encoder_sees_its_own_patch_only():
     assert float(jnp.abs(gradient[:, 4:]).max()) == float(jnp.abs(gradient[:, :, 4:]).max()) == 0.0
 
 
+@pytest.mark.parametrize("encoder", ["impala", "patch"])
+def test_no_device_rounds_the_products_of_an_encoder(encoder):
+    """Else codes near an edge between two levels differ between devices."""
+    model = build(encoder, "cnn")
+    variables = jax.jit(model.init)(jax.random.key(0), frames(1))
+    jaxpr = jax.make_jaxpr(lambda x: model.apply(variables, x, method="encode"))(frames(1))
+    precisions = [
+        equation.params["precision"]
+        for equation in jaxpr.eqns
+        if equation.primitive.name in ("dot_general", "conv_general_dilated")
+    ]
+    assert len(precisions) >= 2
+    assert all(str(name).endswith("HIGHEST") for pair in precisions for name in pair or ("none",))
+
+
 def test_gradients_reach_every_parameter():
     for pair in [("impala", "cnn"), ("patch", "patch")]:
         model = build(*pair)
