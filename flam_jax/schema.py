@@ -109,6 +109,7 @@ def default_config() -> Config:
                 competition_warmup=0.6,  # share of training that this takes
                 sharpness_jitter=0.5,  # log-normal noise of the sharpness, per example (standard deviation)
                 query_noise=0.3,  # noise of the slots' queries, per example (standard deviation)
+                balance=0.0,  # how much less a slot bids that holds more contents than others
                 position_in_keys=False,  # let slots compete for places as well as for contents
                 local_context=False,  # let patches see neighbours and what changed (no part of genie, adaworld)
                 codebook_size=8,  # of genie and playslot: how many actions there are
@@ -205,6 +206,7 @@ _BOUNDS: dict[str, tuple[float, float]] = {
     "dynamics.competition_warmup": (0, 1),
     "dynamics.sharpness_jitter": (0, 10),  # an exponent
     "dynamics.rarity": (0, 2),
+    "dynamics.balance": (0, 10),
     "dynamics.kl_anneal_start": (0, 1),
     "dynamics.prediction_steps": (1, 64),
     "dynamics.prediction_steps_start": (0, 1),

@@ -184,6 +184,7 @@ SCHEDULES = {  # what the loss is given at three quarters of training: competiti
     "dynamics.competition_warmup": 0.5,
     "dynamics.sharpness_jitter": 0.1,
     "dynamics.query_noise": 0.1,
+    "dynamics.balance": 1.0,
     "dynamics.kl_weight": 3e-2,
     "dynamics.kl_weight_final": 3e-1,
     "dynamics.kl_anneal_start": 0.2,

@@ -9,7 +9,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from flam_jax.dynamics.attention import KVCache
-from flam_jax.dynamics.factorizer import Factorizer, Patches, implicit
+from flam_jax.dynamics.factorizer import Bidding, Factorizer, Patches, implicit
 from flam_jax.dynamics.flam import Flam
 from flam_jax.dynamics.inverse import ActionDistribution, gaussian
 from flam_jax.dynamics.streams import ContextStream
@@ -27,7 +27,7 @@ class RecurrentFactorizer(Factorizer):
         return jnp.broadcast_to(self.initial_slots.astype(self.dtype), (*batch, *self.initial_slots.shape))
 
     def compete(
-        self, patches: Patches, scale: Float[Array, "b 1 1 1"], noise: Float[Array, "b 1 k d"] | None, cache: Any
+        self, patches: Patches, bidding: Bidding, cache: Any
     ) -> tuple[Float[Array, "b t k d"], Float[Array, "b t k n"], Any]:
         """As the factorizer's, one frame after the other."""
         batch, frames = patches.keys.shape[:2]
@@ -39,7 +39,7 @@ class RecurrentFactorizer(Factorizer):
             for iteration in range(self.num_iterations):
                 if iteration == self.num_iterations - 1 and iteration > 0:
                     slots = implicit(slots, start)
-                slots, attention, readout = self.bid(slots, part, scale, noise)
+                slots, attention, readout = self.bid(slots, part, bidding)
                 slots = slots + self.mlp(self.mlp_norm(slots))
             slots = slots + self.read_last(readout)
             start = self.advance(slots)

@@ -19,6 +19,8 @@ from flam_jax.dynamics.attention import Mlp, TemporalAttention, empty_cache
 # Added to every attention weight before the weights of a slot are normalized over the patches: a slot that wins no
 # patch would otherwise divide zero by zero.
 ATTENTION_FLOOR = 1e-6
+# What an empty slot is taken to hold, in contents, where slots are kept in balance.
+HELD_FLOOR = 0.1
 # Features nearer than this look alike. Levels of a channel are farther apart than that up to 8 levels.
 LOOK_ALIKE_WIDTH = 0.25
 
@@ -41,10 +43,14 @@ class Competition:
     Attributes:
       sharpness: factor on the attention logits, which are cosines times the root of d.
       query_noise: added to the queries, the same in all frames and iterations of an example.
+      balance: how much less a slot bids that holds more contents than others: at 1 half as much for twice as many,
+        which is a step of Sinkhorn's; at 0 what slots hold does not matter. Else two entities may stay in one slot
+        while others are empty.
     """
 
     sharpness: Float[Array, " b"]
     query_noise: Float[Array, "b k d"]
+    balance: Float[Array, ""]
 
 
 def look_alikes(features: Float[Array, "b t h w c"]) -> Float[Array, "b t h w"]:
@@ -154,15 +160,17 @@ class Factorizer(nn.Module):
         if self.rarity > 0:
             weight = look_alikes(features).reshape(b, t, 1, h * w) ** -self.rarity
 
-        noise = None if competition is None else competition.query_noise[:, None].astype(self.dtype)
-        slots, attention, cache = self.compete(Patches(keys, values, weight), scale, noise, cache)
+        noise = balance = None
+        if competition is not None:
+            noise, balance = competition.query_noise[:, None].astype(self.dtype), competition.balance
+        patches = Patches(keys, values, weight)
+        slots, attention, cache = self.compete(patches, Bidding(scale, noise, balance), cache)
         return Factors(slots, attention.reshape(b, t, -1, h, w)), cache
 
     def compete(
         self,
         patches: "Patches",
-        scale: Float[Array, "b 1 1 1"],
-        noise: Float[Array, "b 1 k d"] | None,
+        bidding: "Bidding",
         cache: Any,
     ) -> tuple[Float[Array, "b t k d"], Float[Array, "b t k n"], Any]:
         """Slots of all frames, which start from the learned ones and attend to their own past in every iteration."""
@@ -173,7 +181,7 @@ class Factorizer(nn.Module):
         for iteration in range(self.num_iterations):
             if iteration == self.num_iterations - 1 and iteration > 0:
                 slots = implicit(slots, initial)
-            slots, attention, readout = self.bid(slots, patches, scale, noise)
+            slots, attention, readout = self.bid(slots, patches, bidding)
             past, layer_cache = self.time(
                 self.time_norm(slots).swapaxes(1, 2), None if cache is None else cache[iteration]
             )
@@ -187,16 +195,15 @@ class Factorizer(nn.Module):
         self,
         slots: Float[Array, "b t k d"],
         patches: "Patches",
-        scale: Float[Array, "b 1 1 1"],
-        noise: Float[Array, "b 1 k d"] | None,
+        bidding: "Bidding",
     ) -> tuple[Float[Array, "b t k d"], Float[Array, "b t k n"], Float[Array, "b t k v"]]:
         """One round of slot attention: updated slots, attention, and what each slot has read."""
         queries = self.query(self.slot_norm(slots))
-        if noise is not None:
-            queries = queries + noise
+        if bidding.noise is not None:
+            queries = queries + bidding.noise
         logits = jnp.einsum("btkd,btnd->btkn", self.direction(queries), patches.keys)
-        attention = jax.nn.softmax(logits.astype(jnp.float32) * scale, axis=2)
-        read = normalize_over_patches(attention if patches.weight is None else attention * patches.weight)
+        attention = share_out(logits.astype(jnp.float32) * bidding.scale, patches.weight, bidding.balance)
+        read = normalize_over_patches(_counted(attention, patches.weight))
         readout = jnp.einsum("btkn,btnv->btkv", read.astype(self.dtype), patches.values)
         slots, _ = self.update(slots, self.read(readout))
         return slots, attention, readout
@@ -209,6 +216,36 @@ class Patches:
     keys: Any  # f[b t n d]
     values: Any  # f[b t n v]: what slots read
     weight: Any  # f32[b t 1 n] or None: how much a patch counts in what a slot reads
+
+
+@flax.struct.dataclass
+class Bidding:
+    """How slots bid in every iteration; no array types here either."""
+
+    scale: Any  # f32[b 1 1 1]: of the logits, which are d times cosines
+    noise: Any  # f[b 1 k d] or None: of the queries
+    balance: Any  # f32[] or None: `Competition.balance`
+
+
+def share_out(
+    logits: Float[Array, "b t k n"], weight: Float[Array, "b t 1 n"] | None, balance: Float[Array, ""] | None
+) -> Float[Array, "b t k n"]:
+    """Which slots hold a patch, summing to 1 over k.
+
+    Args:
+      logits: what slots bid.
+      weight: how much a patch counts; 1 by default.
+      balance: as in `Competition`; none by default.
+    """
+    attention = jax.nn.softmax(logits, axis=2)
+    if balance is None:
+        return attention
+    held = _counted(attention, weight).sum(axis=-1, keepdims=True)
+    return jax.nn.softmax(logits - balance * jnp.log(held + HELD_FLOOR), axis=2)
+
+
+def _counted(attention: Float[Array, "b t k n"], weight: Float[Array, "b t 1 n"] | None) -> Float[Array, "b t k n"]:
+    return attention if weight is None else attention * weight
 
 
 def implicit(slots: Float[Array, "b t k d"], initial: Float[Array, "*#b k d"]) -> Float[Array, "b t k d"]:

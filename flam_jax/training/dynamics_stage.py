@@ -101,7 +101,8 @@ class DynamicsStage:
     def competition(self, progress: jax.Array | float, key: jax.Array, batch: int) -> Competition:
         """How the slots of `batch` examples compete at a share of training.
 
-        The sharpness grows geometrically, with noise while it does, and the noise of the queries falls linearly.
+        The sharpness grows geometrically, with noise while it does; the noise of the queries and the balance fall
+        linearly.
         """
         fields = self.fields
         share = jnp.clip(progress / max(fields.competition_warmup, 1e-6), 0, 1)
@@ -109,7 +110,7 @@ class DynamicsStage:
         jitter = jnp.where(share < 1, fields.sharpness_jitter, 0.0) * jax.random.normal(jitter_key, (batch,))
         sharpness = fields.attention_sharpness * FIRST_SHARPNESS ** (1 - share) * jnp.exp(jitter)
         noise = jax.random.normal(query_key, (batch, fields.num_factors, fields.model_dim))
-        return Competition(sharpness, fields.query_noise * (1 - share) * noise)
+        return Competition(sharpness, fields.query_noise * (1 - share) * noise, fields.balance * (1 - share))
 
     def evaluate(
         self, variables: Mapping[str, Any], step: int, progress: float

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from flam_jax.dynamics.aggregator import SlotCrossAttention
-from flam_jax.dynamics.factorizer import Competition, Factorizer, coordinates, look_alikes, position_codes
+from flam_jax.dynamics.factorizer import Competition, Factorizer, coordinates, look_alikes, position_codes, share_out
 from flam_jax.dynamics.flam import FlamOutput
 from flam_jax.dynamics.forward import ForwardDynamics
 from flam_jax.dynamics.inverse import ActionDistribution, InverseDynamics
@@ -272,7 +272,7 @@ def test_bfloat16_is_close_to_float32():
 def competition(features, k, d, **changes):
     """Full sharpness without annealing, but for `changes`."""
     b = features.shape[0]
-    fields = dict(sharpness=jnp.full(b, 4.0), query_noise=jnp.zeros((b, k, d)))
+    fields = dict(sharpness=jnp.full(b, 4.0), query_noise=jnp.zeros((b, k, d)), balance=jnp.zeros(()))
     return Competition(**(fields | changes))
 
 
@@ -283,7 +283,7 @@ def test_competition_without_annealing_changes_nothing(sized):
     assert max_difference(apply(model, variables, features, competition(features, k, d)), out) < 1e-4
     b = features.shape[0]
     noise = jax.random.normal(jax.random.key(0), (b, k, d))
-    for change in ({"sharpness": jnp.full(b, 1.0)}, {"query_noise": noise}):
+    for change in ({"sharpness": jnp.full(b, 1.0)}, {"query_noise": noise}, {"balance": jnp.ones(())}):
         annealed = apply(model, variables, features, competition(features, k, d, **change))
         assert max_difference(annealed.slots, out.slots) > 1e-3, change
 
@@ -339,6 +339,24 @@ def test_the_length_of_queries_and_keys_does_not_make_the_competition_sharper(si
 def test_look_alikes_are_counted():
     features = jnp.zeros((1, 1, 2, 3, 2)).at[0, 0, 0, 1].set(1.0)  # one patch unlike the five others
     assert jnp.allclose(look_alikes(features), jnp.asarray([[[[5, 1, 5], [5, 5, 5]]]]), atol=1e-3)
+
+
+def test_in_balance_a_slot_that_holds_more_contents_bids_less():
+    """The first of two slots bids a little more for each of two contents, and would take both."""
+    logits = jnp.asarray([[[[4.0, 4.0, 4.0], [2.0, 2.0, 2.0]]]])
+    weight = jnp.asarray([[[[1.0, 0.5, 0.5]]]])  # the second content lies in two patches
+    free = share_out(logits, weight, None)
+    balanced = share_out(logits, weight, jnp.ones(()))
+    assert jnp.allclose(free.sum(axis=2), 1.0)
+    assert jnp.allclose(balanced.sum(axis=2), 1.0)
+    assert (free[0, 0, 0] > 0.85).all()
+    assert (balanced[0, 0, 0] < 0.6).all()
+    assert (balanced[0, 0, 0] > 0.5).all()
+    assert jnp.array_equal(share_out(logits, weight, jnp.zeros(())), free)
+    # A background of many patches is one content.
+    spread = jnp.asarray([[[[0.0, 4.0, 4.0, 4.0, 4.0], [4.0, 0.0, 0.0, 0.0, 0.0]]]])
+    weight = jnp.asarray([[[[1.0, 0.25, 0.25, 0.25, 0.25]]]])
+    assert jnp.allclose(share_out(spread, weight, jnp.ones(())), share_out(spread, weight, None), atol=1e-6)
 
 
 def test_a_rare_content_is_not_drowned_by_a_background_in_the_same_slot():

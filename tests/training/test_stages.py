@@ -68,7 +68,7 @@ def test_schedules(tokenizer_params: Any) -> None:
     config = small_config()
     config.dynamics.update(kl_weight=1e-4, kl_weight_final=1e-2, kl_anneal_start=0.5)
     config.dynamics.update(attention_sharpness=4.0, competition_warmup=0.5, sharpness_jitter=0.3)
-    config.dynamics.update(query_noise=0.2)
+    config.dynamics.update(query_noise=0.2, balance=0.6)
     stage = DynamicsStage(config, FakeData(), tokenizer_params)
     weights = [float(stage.kl_weight(progress)) for progress in (0.0, 0.5, 0.75, 1.0)]
     np.testing.assert_allclose(weights, [1e-4, 1e-4, 1e-3, 1e-2], rtol=1e-5)
@@ -80,6 +80,7 @@ def test_schedules(tokenizer_params: Any) -> None:
     assert float(sharpness[2].std()) == 0.0
     noise = [float(competition.query_noise.std()) for competition in competitions]
     np.testing.assert_allclose(noise, [0.2, 0.1, 0.0, 0.0], rtol=0.03)
+    np.testing.assert_allclose([float(competition.balance) for competition in competitions], [0.6, 0.3, 0.0, 0.0])
     config.dynamics.update(kl_weight=0.0, kl_weight_final=1.0, competition_warmup=0.0, kl_anneal_start=1.0)
     stage = DynamicsStage(config, FakeData(), tokenizer_params)
     assert [float(stage.kl_weight(progress)) for progress in (0.0, 0.99, 1.0)] == [0.0, 0.0, 0.0]
