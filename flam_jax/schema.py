@@ -109,7 +109,7 @@ def default_config() -> Config:
                 competition_warmup=0.6,  # share of training that this takes
                 sharpness_jitter=0.5,  # log-normal noise of the sharpness, per example (standard deviation)
                 query_noise=0.3,  # noise of the slots' queries, per example (standard deviation)
-                balance=0.0,  # how much less a slot bids that holds more contents than others
+                balance=0.0,  # how much less a slot bids that holds more than one content: at 1 half as much for two
                 position_in_keys=False,  # let slots compete for places as well as for contents
                 local_context=False,  # let patches see neighbours and what changed (no part of genie, adaworld)
                 codebook_size=8,  # of genie and playslot: how many actions there are

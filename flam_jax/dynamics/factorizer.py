@@ -19,8 +19,6 @@ from flam_jax.dynamics.attention import Mlp, TemporalAttention, empty_cache
 # Added to every attention weight before the weights of a slot are normalized over the patches: a slot that wins no
 # patch would otherwise divide zero by zero.
 ATTENTION_FLOOR = 1e-6
-# What an empty slot is taken to hold, in contents, where slots are kept in balance.
-HELD_FLOOR = 0.1
 # Features nearer than this look alike. Levels of a channel are farther apart than that up to 8 levels.
 LOOK_ALIKE_WIDTH = 0.25
 
@@ -43,9 +41,8 @@ class Competition:
     Attributes:
       sharpness: factor on the attention logits, which are cosines times the root of d.
       query_noise: added to the queries, the same in all frames and iterations of an example.
-      balance: how much less a slot bids that holds more contents than others: at 1 half as much for twice as many,
-        which is a step of Sinkhorn's; at 0 what slots hold does not matter. Else two entities may stay in one slot
-        while others are empty.
+      balance: how much less a slot bids that holds more than one content: at 1 half as much for two. At 0 it does not
+        matter how much a slot holds, and two entities may stay in one while others are empty.
     """
 
     sharpness: Float[Array, " b"]
@@ -241,7 +238,7 @@ def share_out(
     if balance is None:
         return attention
     held = _counted(attention, weight).sum(axis=-1, keepdims=True)
-    return jax.nn.softmax(logits - balance * jnp.log(held + HELD_FLOOR), axis=2)
+    return jax.nn.softmax(logits - balance * jnp.log(jnp.maximum(held, 1.0)), axis=2)
 
 
 def _counted(attention: Float[Array, "b t k n"], weight: Float[Array, "b t 1 n"] | None) -> Float[Array, "b t k n"]:

@@ -341,22 +341,25 @@ def test_look_alikes_are_counted():
     assert jnp.allclose(look_alikes(features), jnp.asarray([[[[5, 1, 5], [5, 5, 5]]]]), atol=1e-3)
 
 
-def test_in_balance_a_slot_that_holds_more_contents_bids_less():
+def test_in_balance_a_slot_that_holds_two_contents_bids_less():
     """The first of two slots bids a little more for each of two contents, and would take both."""
     logits = jnp.asarray([[[[4.0, 4.0, 4.0], [2.0, 2.0, 2.0]]]])
     weight = jnp.asarray([[[[1.0, 0.5, 0.5]]]])  # the second content lies in two patches
     free = share_out(logits, weight, None)
-    balanced = share_out(logits, weight, jnp.ones(()))
-    assert jnp.allclose(free.sum(axis=2), 1.0)
-    assert jnp.allclose(balanced.sum(axis=2), 1.0)
+    balanced = share_out(logits, weight, jnp.full((), 4.0))
+    for attention in (free, balanced):
+        assert jnp.allclose(attention.sum(axis=2), 1.0)
     assert (free[0, 0, 0] > 0.85).all()
     assert (balanced[0, 0, 0] < 0.6).all()
-    assert (balanced[0, 0, 0] > 0.5).all()
     assert jnp.array_equal(share_out(logits, weight, jnp.zeros(())), free)
-    # A background of many patches is one content.
-    spread = jnp.asarray([[[[0.0, 4.0, 4.0, 4.0, 4.0], [4.0, 0.0, 0.0, 0.0, 0.0]]]])
+
+
+def test_in_balance_a_slot_that_holds_one_content_bids_as_before():
+    """A background of many patches is one content; the third slot is empty."""
+    logits = jnp.asarray([[[[0.0, 9.0, 9.0, 9.0, 9.0], [9.0, 0.0, 0.0, 0.0, 0.0], [3.0, 3.0, 3.0, 3.0, 3.0]]]])
     weight = jnp.asarray([[[[1.0, 0.25, 0.25, 0.25, 0.25]]]])
-    assert jnp.allclose(share_out(spread, weight, jnp.ones(())), share_out(spread, weight, None), atol=1e-6)
+    free, balanced = (share_out(logits, weight, balance) for balance in (None, jnp.full((), 4.0)))
+    assert jnp.allclose(balanced, free, atol=1e-6)
 
 
 def test_a_rare_content_is_not_drowned_by_a_background_in_the_same_slot():
