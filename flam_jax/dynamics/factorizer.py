@@ -42,12 +42,13 @@ class Competition:
       sharpness: factor on the attention logits, which are cosines times the root of d.
       query_noise: added to the queries, the same in all frames and iterations of an example.
       balance: how much less a slot bids that holds more than one content: at 1 half as much for two. At 0 it does not
-        matter how much a slot holds, and two entities may stay in one while others are empty.
+        matter how much a slot holds, and two entities may stay in one while others are empty; None is that without
+        the work.
     """
 
     sharpness: Float[Array, " b"]
     query_noise: Float[Array, "b k d"]
-    balance: Float[Array, ""]
+    balance: Float[Array, ""] | None = None
 
 
 def look_alikes(features: Float[Array, "b t h w c"]) -> Float[Array, "b t h w"]:

@@ -110,7 +110,8 @@ class DynamicsStage:
         jitter = jnp.where(share < 1, fields.sharpness_jitter, 0.0) * jax.random.normal(jitter_key, (batch,))
         sharpness = fields.attention_sharpness * FIRST_SHARPNESS ** (1 - share) * jnp.exp(jitter)
         noise = jax.random.normal(query_key, (batch, fields.num_factors, fields.model_dim))
-        return Competition(sharpness, fields.query_noise * (1 - share) * noise, fields.balance * (1 - share))
+        balance = fields.balance * (1 - share) if fields.balance else None
+        return Competition(sharpness, fields.query_noise * (1 - share) * noise, balance)
 
     def evaluate(
         self, variables: Mapping[str, Any], step: int, progress: float
