@@ -101,7 +101,7 @@ def prepare(data: Any, show_progress: bool = True) -> Dataset:
         _generate(builder_class, recipe, directory, data, show_progress)
     splits = open_splits(directory, recipe, skips=data.on_corrupt == "skip")
     dataset = Dataset(directory, recipe, splits, builder_class)
-    if not (directory / "blank.npy").exists():
+    if not _has_blank(dataset):  # or a damaged one: it is made from the clips
         _save_blank(dataset)
     return dataset
 
@@ -143,6 +143,15 @@ def _only_one(directory: Path) -> Iterator[None]:
             print(f"Waiting for another process that generates {directory.parent}", file=sys.stderr, flush=True)
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+
+
+def _has_blank(dataset: Dataset) -> bool:
+    size = dataset.recipe.frame_size
+    try:
+        blank = np.load(dataset.directory / "blank.npy", allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return False
+    return isinstance(blank, np.ndarray) and blank.dtype == np.uint8 and blank.shape == (size, size, 3)
 
 
 def _save_blank(dataset: Dataset) -> None:

@@ -8,7 +8,7 @@
     --workdir    every run has a folder in it; results.json and results.html stand beside them
     --jobs       runs side by side, which share the CPU's cores evenly; more than one is for CPUs alone (default: 1)
     --together   trains the seeds of a model as one program, for a device that one run does not fill
-    --config.x.y=VALUE   changes a field in every run
+    --config.x.y=VALUE   changes a field in every run: one in which the runs do not differ
 
 Exit status as that of flam_jax.main.
 """
@@ -127,8 +127,14 @@ def plan(chosen: list[Cell], workdir: Path, changes: dict[str, Any]) -> list[Run
     """The cells in their folders, and before the first of each column the run that trains its tokenizer.
 
     Raises:
-      ConfigError: a field that does not exist, or a value that cannot work.
+      ConfigError: a field that does not exist or in which the cells differ, or a value that cannot work.
     """
+    for name in changes:
+        # Or rows would be another one under their own names.
+        if name == "seed" or len({repr(cell.overrides.get(name)) for cell in chosen}) > 1:
+            raise ConfigError(
+                f"--config.{name}: the runs of the study differ in it; expected a field they have in common"
+            )
     runs: dict[Path, Run] = {}
     for cell in chosen:
         if "tokenizer.restore_from" in changes:

@@ -32,6 +32,9 @@ REPRODUCE = [
     Bad((*STUDY, WORKDIR, "--config.seed"), ["--config.seed: a value is missing"]),
     Bad((*STUDY, WORKDIR, "--config.seed=1", "--config.seed=2"), ["--config.seed is given twice"]),
     *(Bad((*STUDY, WORKDIR, f"--config.{it}"), [f"config.{it.split('=')[0]}"]) for it in (*_CHANGES, *_MORE_CHANGES)),
+    *each(
+        (*STUDY, WORKDIR, "{}=1"), ("--config.seed", "--config.dynamics.model_dim"), "{}: the runs of the study differ"
+    ),
     *each((*STUDY, "--workdir={}"), (" ", LONG, "a/" * 3000), "--workdir="),
     *each((*STUDY, "--workdir={}"), ("HERE/file", "HERE/file/below"), "--workdir: cannot write to {}", 1),
     *each((*STUDY, "--jobs=2", "--workdir={}"), ("HERE/file", "HERE/file/below"), "--workdir: cannot write to {}", 1),

@@ -254,6 +254,17 @@ def test_the_blank_board_is_made_of_what_can_be_read(whole: Dataset, copy: Open)
     np.testing.assert_array_equal(copy("skip", flip).blank, whole.blank)
 
 
+@pytest.mark.parametrize("content", [b"", b"not an array", b"\x93NUMPY\x01\x00v\x00{'descr'", "other"])
+def test_a_damaged_blank_board_is_made_again(content: bytes | str, whole: Dataset, copy: Open) -> None:
+    file = copy("stop").directory / "blank.npy"
+    if isinstance(content, bytes):
+        file.write_bytes(content)
+    else:
+        np.save(file, np.zeros((4, 4, 3), np.uint8))
+    np.testing.assert_array_equal(copy("stop").blank, whole.blank)
+    np.testing.assert_array_equal(np.load(file), whole.blank)
+
+
 def test_whole_data_are_the_same_with_either_policy(whole: Dataset, copy: Open) -> None:
     options = dict(batch_size=4, window=2, seed=0)
     dataset = copy("skip")
