@@ -27,7 +27,11 @@ from flam_jax.dynamics.streams import ContextStream
 
 
 class SaviFactorizer(RecurrentFactorizer):
-    """Slots of a frame start from a transition of the last frame's: attention over slots, then a perceptron."""
+    """Slots of a frame start from a transition of the last frame's: attention over slots, then a perceptron.
+
+    Each is normalized after it is added, as in SAVi: what goes on to the next frame keeps its size however long the
+    video, and so do the gradients that come back.
+    """
 
     def setup(self):
         super().setup()
@@ -38,9 +42,8 @@ class SaviFactorizer(RecurrentFactorizer):
 
     def advance(self, slots: Float[Array, "b 1 k d"]) -> Float[Array, "b 1 k d"]:
         """What the next frame's slots start from."""
-        y = self.transition_norm(slots)
-        slots = slots + self.transition(y, y)
-        return slots + self.transition_mlp(self.transition_mlp_norm(slots))
+        slots = self.transition_norm(slots + self.transition(slots, slots))
+        return self.transition_mlp_norm(slots + self.transition_mlp(slots))
 
 
 class BroadcastDecoder(nn.Module):

@@ -66,6 +66,12 @@ def test_nothing_depends_on_later_frames(action_dim):
     assert max_difference((a.slots[:, :3], a.next_features[:, :2]), (b.slots[:, :3], b.next_features[:, :2])) == 0.0
 
 
+def test_slots_keep_their_size_however_long_the_video():
+    model, variables, features = make(0, t=30)
+    sizes = jnp.sqrt(jnp.square(apply(model, variables, features, method="factorize").slots).mean(axis=(0, 2, 3)))
+    assert float(sizes[20:].max()) < 1.5 * float(sizes[:10].max())
+
+
 def test_parts_called_alone_equal_the_whole():
     model, variables, features = make(3)
     out = apply(model, variables, features)
