@@ -115,6 +115,19 @@ def test_the_runs_of_a_column_take_one_tokenizer_which_is_trained_first():
                 assert run.config.seed == run.cell.seed
 
 
+def test_a_record_is_the_result_of_a_cell():
+    """`docs/records` holds what runs of the studies found, in the folders of a study."""
+    known = {cell.folder: cell for cell in cells("all", "cpu")}
+    files = list((ROOT / "docs" / "records" / "cpu").glob("**/evaluation.json"))
+    assert files
+    for file in files:
+        result = json.loads(file.read_text())
+        cell = known[file.parent.relative_to(ROOT / "docs" / "records" / "cpu").as_posix()]
+        config = cell.config({})
+        assert (result["model"], result["seed"], result["split"]) == (config.dynamics.name, cell.seed, "test")
+        assert result["steps"]["dynamics"] == config.dynamics.training.num_steps
+
+
 def test_together_the_seeds_of_a_row_are_one_program(tmp_path, monkeypatch):
     """The tokenizer alone, then every row with all its seeds."""
     calls = []

@@ -88,18 +88,18 @@ class NeighbourMlp(nn.Module):
 
 
 class Aggregator(nn.Module):
-    """ẑ_{t+1} = z_t + change(z_t, ŝ_{t+1}): slots carry what changes, z_t carries what stays.
+    """ẑ_{t+1} = z_t + put(ŝ_{t+1}) + taken off(z_t): slots carry what changes, z_t carries what stays.
 
-    In the paper a patch asks with what it holds itself. With `local_context` it also sees the 3x3 patches around it, in
-    this frame and the last: where things move by less than a patch, what is about to enter it stands beside it, and
-    what goes on as before needs no action. So well does this do alone that the slots may never be asked; therefore a
-    patch is then also told what comes of the slot that holds it.
+    What a patch reads from the slots, and what that puts into it, do not depend on what it shows now; and of the slots
+    what is taken off knows one number, whether something comes. So a patch that one entity leaves as another enters it
+    is the sum of two changes that are seen all the time. In the paper a patch asks with what it shows, and the change
+    is a function of both: of such patches 0 to 5 % came out right, and no other error was left on four agents
+    (`docs/findings.md`).
     """
 
     model_dim: int
     num_blocks: int
     num_heads: int
-    local_context: bool = False
     rematerialize: bool = False  # compute what a block holds again for the gradient instead of keeping it
     dtype: DTypeLike = jnp.float32
 
@@ -113,35 +113,81 @@ class Aggregator(nn.Module):
     ) -> Float[Array, "*b h w c"]:
         """Args:
           features: z_t.
-          last_features: z_{t-1}; z_t itself at the first frame. Unused without `local_context`.
+          last_features: not used here.
           next_slots: ŝ_{t+1}.
-          attention: of the slots in frame t. Unused without `local_context`.
+          attention: not used here.
 
         Returns:
           ẑ_{t+1}, not quantized.
         """
+        del last_features, attention
+        *batch, h, w, c = features.shape
+        dense = lambda size, name, **options: nn.Dense(size, dtype=self.dtype, name=name, **options)  # noqa: E731
+        norm = lambda x: nn.LayerNorm(dtype=self.dtype)(x)  # noqa: E731
+        position = dense(self.model_dim, "position")(position_codes(h, w).astype(self.dtype))
+        slots = norm(next_slots.astype(self.dtype))
+        attend, process = rematerialized((SlotCrossAttention, Mlp), self.rematerialize)
+        patches = ("batch", *(None,) * (len(batch) - 1), "patch")
+        comes = jnp.broadcast_to(position, (*batch, *position.shape))
+        for block in range(self.num_blocks):
+            comes = place(comes, *patches)
+            comes = comes + attend(self.num_heads, self.dtype, name=f"slots_{block}")(norm(comes), slots)
+            comes = comes + process(self.dtype, name=f"mlp_{block}")(norm(comes))
+        comes = norm(comes)
+        put = dense(c, "put", kernel_init=SMALL)(comes)
+        something_comes = nn.sigmoid(dense(1, "something_comes")(comes))
+        shown = dense(self.model_dim, "content")(place(features.astype(self.dtype), *patches)) + position
+        shown = shown + dense(self.model_dim, "told")(something_comes)
+        shown = shown + process(self.dtype, name="mlp")(norm(shown))
+        taken_off = dense(c, "taken_off", kernel_init=SMALL)(norm(shown))
+        return features + (put + taken_off).astype(jnp.float32)
+
+
+class LocalAggregator(nn.Module):
+    """ẑ_{t+1} = z_t + change(z_t, ŝ_{t+1}), where things move by less than a patch.
+
+    What is about to enter a patch stands beside it then, and what goes on as before needs no action: a patch sees the
+    3x3 patches around it, in this frame and the last. So well does this do alone that the slots may never be asked;
+    therefore a patch is also told what comes of the slot that holds it. Fields as of `Aggregator`.
+    """
+
+    model_dim: int
+    num_blocks: int
+    num_heads: int
+    rematerialize: bool = False
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self,
+        features: Float[Array, "*b h w c"],
+        last_features: Float[Array, "*b h w c"],
+        next_slots: Float[Array, "*b k d"],
+        attention: Float[Array, "*b k h w"] | None,
+    ) -> Float[Array, "*b h w c"]:
+        """Args:
+          features: z_t.
+          last_features: z_{t-1}; z_t itself at the first frame.
+          next_slots: ŝ_{t+1}.
+          attention: of the slots in frame t.
+
+        Returns:
+          ẑ_{t+1}, not quantized.
+        """
+        assert attention is not None
         *_, h, w, c = features.shape
         position = nn.Dense(self.model_dim, dtype=self.dtype, name="position")(position_codes(h, w).astype(self.dtype))
-        if self.local_context:
-            seen = jnp.concatenate([features, features - last_features], axis=-1).astype(self.dtype)
-            content = Neighbourhood(self.model_dim, self.dtype, name="content")(seen)
-        else:
-            content = nn.Dense(self.model_dim, dtype=self.dtype, name="content")(features.astype(self.dtype))
-        x = content + position
+        seen = jnp.concatenate([features, features - last_features], axis=-1).astype(self.dtype)
+        x = Neighbourhood(self.model_dim, self.dtype, name="content")(seen) + position
         slots = nn.LayerNorm(dtype=self.dtype)(next_slots.astype(self.dtype))
-        if self.local_context:
-            assert attention is not None
-            holder = jnp.einsum("...khw,...kd->...hwd", attention.astype(self.dtype), slots)
-            x = x + nn.Dense(self.model_dim, dtype=self.dtype, name="holder")(holder)
-        kinds = (SlotCrossAttention, NeighbourMlp if self.local_context else Mlp)
-        attend, process = rematerialized(kinds, self.rematerialize)
+        holder = jnp.einsum("...khw,...kd->...hwd", attention.astype(self.dtype), slots)
+        x = x + nn.Dense(self.model_dim, dtype=self.dtype, name="holder")(holder)
+        attend, process = rematerialized((SlotCrossAttention, NeighbourMlp), self.rematerialize)
         before = (None,) * (x.ndim - 4)  # axes between the batch and the rows of patches
         for block in range(self.num_blocks):
             x = place(x, "batch", *before, "patch")
             ask = attend(self.num_heads, self.dtype, name=f"slots_{block}")
             x = x + ask(nn.LayerNorm(dtype=self.dtype)(x), slots)
-            y = x if self.local_context else nn.LayerNorm(dtype=self.dtype)(x)
-            x = x + process(self.dtype, name=f"mlp_{block}")(y)
-        x = nn.gelu(x) if self.local_context else nn.LayerNorm(dtype=self.dtype)(x)
-        change = nn.Dense(c, kernel_init=SMALL, dtype=self.dtype, name="change")(x)
+            x = x + process(self.dtype, name=f"mlp_{block}")(x)
+        change = nn.Dense(c, kernel_init=SMALL, dtype=self.dtype, name="change")(nn.gelu(x))
         return features + change.astype(jnp.float32)

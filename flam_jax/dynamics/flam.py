@@ -10,7 +10,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from flam_jax.axes import place
-from flam_jax.dynamics.aggregator import Aggregator
+from flam_jax.dynamics.aggregator import Aggregator, LocalAggregator
 from flam_jax.dynamics.attention import empty_cache
 from flam_jax.dynamics.factorizer import Competition, Factorizer, Factors
 from flam_jax.dynamics.forward import ForwardDynamics
@@ -89,9 +89,8 @@ class Flam(nn.Module):
         self.context = ContextStream(history=self.history, **block)
         self.inverse_dynamics = self.inverse_type(action_dim=self.action_dim, history=self.history, **block)
         self.forward_dynamics = self.forward_type(history=self.history, **block)
-        self.aggregator = Aggregator(
-            model_dim=self.model_dim, local_context=self.local_context, rematerialize=self.rematerialize, **block
-        )
+        aggregator = LocalAggregator if self.local_context else Aggregator
+        self.aggregator = aggregator(model_dim=self.model_dim, rematerialize=self.rematerialize, **block)
 
     def make_factorizer(self) -> Factorizer:
         """The factorizer of these fields, for `setup`."""

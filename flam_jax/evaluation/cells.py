@@ -14,7 +14,7 @@ from jaxtyping import Bool, Int, UInt8
 from flam_jax.evaluation.metrics import to_psnr
 from flam_jax.evaluation.rollouts import rounded
 
-KINDS = ("entered", "left", "turned", "stayed")
+KINDS = ("entered", "followed", "left", "turned", "stayed")
 # 16 agents in 4 directions, walls and floor are 66 tiles; far more means that the frames are no boards of tiles.
 MOST_TILES = 1024
 
@@ -53,10 +53,15 @@ def nearest_tile(cells: UInt8[np.ndarray, "m p q 3"], tiles: UInt8[np.ndarray, "
 def happenings(
     positions: Int[np.ndarray, "b t n 2"], directions: Int[np.ndarray, "b t n"]
 ) -> dict[str, Bool[np.ndarray, "b t-1 n"]]:
-    """What each agent did between two frames, by kind; an agent that moves both enters a cell and leaves one."""
+    """What each agent did between two frames, by kind.
+
+    An agent that moves both enters a cell and leaves one; it followed another if that is the cell which that one left.
+    """
     moved = np.any(positions[:, 1:] != positions[:, :-1], axis=-1)
     turned = ~moved & (directions[:, 1:] != directions[:, :-1])
-    return {"entered": moved, "left": moved, "turned": turned, "stayed": ~moved & ~turned}
+    was_of = np.all(positions[:, 1:, :, None] == positions[:, :-1, None], axis=-1)  # b t-1 n n
+    followed = moved & np.any(was_of, axis=-1)
+    return {"entered": moved, "followed": followed, "left": moved, "turned": turned, "stayed": ~moved & ~turned}
 
 
 def cell_errors(

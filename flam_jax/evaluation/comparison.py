@@ -28,6 +28,7 @@ NUMBERS = {
     "psnr_mean": ("PSNR mean", ("rollout", "psnr_mean")),
     "ssim_mean": ("SSIM mean", ("rollout", "ssim_mean")),
     "moving_psnr_mean": ("PSNR of moving pixels", ("rollout", "moving_psnr_mean")),
+    "followed_wrong": ("cells entered behind another agent, wrong", ("cells", "predicted", "followed", "wrong")),
     "lpips_mean": ("LPIPS mean", ("rollout", "lpips_mean")),
     "fvd": ("FVD", ("rollout", "fvd")),
     "ceiling_psnr_mean": ("ceiling PSNR mean", ("rollout", "ceiling_psnr_mean")),

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from flam_jax.dynamics.aggregator import SlotCrossAttention
+from flam_jax.dynamics.aggregator import Aggregator, SlotCrossAttention
 from flam_jax.dynamics.factorizer import Competition, Factorizer, coordinates, look_alikes, position_codes, share_out
 from flam_jax.dynamics.flam import FlamOutput
 from flam_jax.dynamics.forward import ForwardDynamics
@@ -322,6 +322,24 @@ def test_a_slot_calls_the_patch_one_on_by_the_same_change_everywhere():
 
     for row, column in ((0, 0), (2, 5), (3, 5), (7, 1)):
         assert called(row, column) == {(row, column)}
+
+
+def test_what_slots_put_into_a_patch_does_not_depend_on_what_it_shows():
+    """But for one number, whether something comes, which is held here."""
+    module = Aggregator(model_dim=8, num_blocks=2, num_heads=2)
+    shown, other_shown = jax.random.normal(jax.random.key(1), (2, 1, 4, 5, 3))
+    slots, other_slots = jax.random.normal(jax.random.key(2), (2, 1, 3, 8))
+    params = jax.jit(module.init)(jax.random.key(0), shown, shown, slots, None)["params"]
+    params = jax.tree.map(lambda x: x + 0.3 * jax.random.normal(jax.random.key(3), x.shape), params)
+
+    def put(shown):
+        first, second = (module.apply({"params": params}, shown, shown, x, None) for x in (slots, other_slots))
+        return first - second
+
+    assert float(jnp.abs(put(shown)).max()) > 0.1
+    assert max_difference(put(shown), put(other_shown)) > 1e-3
+    params["something_comes"] = {"kernel": jnp.zeros((8, 1)), "bias": jnp.ones(1)}
+    assert max_difference(put(shown), put(other_shown)) < 1e-5
 
 
 @pytest.mark.parametrize("layer", ["key", "query"])

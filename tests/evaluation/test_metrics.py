@@ -71,17 +71,34 @@ def test_what_happens():
     happened = cells.happenings(POSITIONS, DIRECTIONS)
     assert {kind: values[0, :, 0].tolist() for kind, values in happened.items()} == {
         "entered": [False, True, False],
+        "followed": [False, False, False],
         "left": [False, True, False],
         "turned": [True, False, False],
         "stayed": [False, False, True],
     }
 
 
+def test_an_agent_follows_another_into_the_cell_that_it_leaves():
+    """The second agent goes after the first, then past where it was; the third stands still."""
+    first, second, third = [(1, 1), (1, 2), (0, 2)], [(1, 0), (1, 1), (0, 1)], [(2, 2)] * 3
+    positions = np.array([first, second, third], np.int32).swapaxes(0, 1)[None]
+    happened = cells.happenings(positions, np.zeros((1, 3, 3), np.int32))
+    assert happened["followed"][0].tolist() == [[False, True, False], [False, False, False]]
+    assert happened["entered"][0].tolist() == [[True, True, False], [True, True, False]]
+
+
 def test_true_frames_with_a_little_noise_have_no_cell_wrong():
     noise = np.random.default_rng(0).integers(-15, 16, TRUE[:, 1:].shape)
     noisy = np.clip(TRUE[:, 1:] + noise, 0, 255).astype(np.uint8)
     found = errors(noisy)
-    assert {kind: part["wrong"] for kind, part in found.items()} == dict.fromkeys(cells.KINDS, 0.0)
+    assert found.pop("followed") == {
+        "wrong": None,
+        "per_agent": [None],
+        "per_step": [None] * 3,
+        "count": 0,
+        "psnr": None,
+    }
+    assert {kind: part["wrong"] for kind, part in found.items()} == dict.fromkeys(set(cells.KINDS) - {"followed"}, 0.0)
     assert all(part["count"] == 1 and part["psnr"] > 20 for part in found.values())
 
 
@@ -89,7 +106,7 @@ def test_an_erased_agent_is_wrong_everywhere_but_where_it_left():
     erased = np.full((1, 3, 6, 6, 3), FLOOR, np.uint8)
     found = errors(erased)
     wrong = {kind: part["wrong"] for kind, part in found.items()}
-    assert wrong == {"entered": 1.0, "left": 0.0, "turned": 1.0, "stayed": 1.0}
+    assert wrong == {"entered": 1.0, "followed": None, "left": 0.0, "turned": 1.0, "stayed": 1.0}
     assert found["left"]["psnr"] == pytest.approx(metrics.HIGHEST_PSNR, abs=1e-3)
 
 
