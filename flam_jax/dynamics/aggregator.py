@@ -137,9 +137,8 @@ class Aggregator(nn.Module):
         put = dense(c, "put", kernel_init=SMALL)(comes)
         something_comes = nn.sigmoid(dense(1, "something_comes")(comes))
         shown = dense(self.model_dim, "content")(place(features.astype(self.dtype), *patches)) + position
-        shown = shown + dense(self.model_dim, "told")(something_comes)
-        shown = shown + process(self.dtype, name="mlp")(norm(shown))
-        taken_off = dense(c, "taken_off", kernel_init=SMALL)(norm(shown))
+        shown = nn.gelu(shown + dense(self.model_dim, "told")(something_comes))
+        taken_off = dense(c, "taken_off", kernel_init=SMALL)(shown)
         return features + (put + taken_off).astype(jnp.float32)
 
 
