@@ -142,19 +142,13 @@ class Aggregator(nn.Module):
         return features + (put + taken_off).astype(jnp.float32)
 
 
-class LocalAggregator(nn.Module):
+class LocalAggregator(Aggregator):
     """ẑ_{t+1} = z_t + change(z_t, ŝ_{t+1}), where things move by less than a patch.
 
     What is about to enter a patch stands beside it then, and what goes on as before needs no action: a patch sees the
     3x3 patches around it, in this frame and the last. So well does this do alone that the slots may never be asked;
-    therefore a patch is also told what comes of the slot that holds it. Fields as of `Aggregator`.
+    therefore a patch is also told what comes of the slot that holds it.
     """
-
-    model_dim: int
-    num_blocks: int
-    num_heads: int
-    rematerialize: bool = False
-    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(
