@@ -48,7 +48,10 @@ def _cpu(config: Config) -> None:
     # More factors than agents: walls and floor take a slot each, and spare ones let the others sort themselves out.
     dynamics.num_factors += 4
     dynamics.total_action_dim = 8 * dynamics.num_factors
-    dynamics.update(model_dim=64, num_heads=4, history=4, prediction_steps=1, kl_weight_final=5e-3)
+    dynamics.update(model_dim=64, num_heads=4, history=4, prediction_steps=1)
+    # From the first step on: an agent that is split over two slots, or shares one, takes more to tell of, and slots
+    # are sorted out early.
+    dynamics.update(kl_weight=5e-3, kl_weight_final=5e-3)
     dynamics.training.update(
         num_steps=6_000,
         batch_size=16,
