@@ -48,9 +48,9 @@ WIDTH = {
 }
 # Steps of a run on MultiGrid, where they are not the experiment's: a study on two cores takes hours, not days.
 STEPS = {"cpu": 2_000}
-# On MultiGrid β grows to its last value for the monolithic models, with which they were tuned. Held at that value from the
-# start it binds FLAM's slots (docs/findings.md). Genie and the true actions have no use for it.
-GROWING = {"cpu": dict.fromkeys(("genie", "adaworld", "action_conditioned"), {"kl_weight": 2e-4})}
+# On MultiGrid β grows to its last value for the monolithic models, with which they were tuned. Held at that value from
+# the start it binds FLAM's slots (docs/findings.md). Genie and the true actions have no use for it.
+GROWING = {"cpu": {model: {"kl_weight": 2e-4} for model in ("genie", "adaworld", "action_conditioned")}}
 # Steps that a model does in the time of one of FLAM's, on one core (RESULTS.md): about 2.9 against 8.7 a second.
 PACE = {"cpu": {"Genie": 0.33, "AdaWorld": 0.33}}
 # AdaWorld's runs lie up to 15 dB apart; what is compared with it has as many.
