@@ -105,7 +105,7 @@ def default_config() -> Config:
                 rarity=1.0,  # exponent, of what slots read: 1 lets every content of a frame count alike, 0 every patch
                 attention_sharpness=4.0,  # multiplies the logits of slot attention, cosines times the root of d
                 # How slots compete at the start of training (`Competition` in dynamics/factorizer.py): the sharpness
-                # grows from a quarter while noise falls to nothing.
+                # grows from an eighth while noise falls to nothing.
                 competition_warmup=0.6,  # share of training that this takes
                 sharpness_jitter=0.5,  # log-normal noise of the sharpness, per example (standard deviation)
                 query_noise=0.3,  # noise of the slots' queries, per example (standard deviation)

@@ -24,7 +24,7 @@ from flam_jax.training.validation import mean_values, validation_batches
 from flam_jax.world_model import WorldModel
 
 # The sharpness of slot attention starts at this share of its full value.
-FIRST_SHARPNESS = 0.25
+FIRST_SHARPNESS = 0.125
 
 
 class DynamicsStage:
