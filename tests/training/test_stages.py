@@ -75,7 +75,7 @@ def test_schedules(tokenizer_params: Any) -> None:
     times = (0.0, 0.25, 0.5, 1.0)
     competitions = [stage.competition(progress, jax.random.key(0), 4000) for progress in times]
     sharpness = [competition.sharpness for competition in competitions]
-    np.testing.assert_allclose([float(jnp.median(s)) for s in sharpness], [1.0, 2.0, 4.0, 4.0], rtol=0.03)
+    np.testing.assert_allclose([float(jnp.median(s)) for s in sharpness], [0.5, 2**0.5, 4.0, 4.0], rtol=0.03)
     assert float(jnp.log(sharpness[0]).std()) == pytest.approx(0.3, rel=0.1)
     assert float(sharpness[2].std()) == 0.0
     noise = [float(competition.query_noise.std()) for competition in competitions]
