@@ -205,7 +205,7 @@ def _grids(
     if preset in STEPS:
         rows = {row: {"training.num_steps": STEPS[preset], **fields} for row, fields in rows.items()}
     if preset in GROWING:
-        rows = {row: {**fields, **GROWING[preset].get(fields.get("name"), {})} for row, fields in rows.items()}
+        rows = {row: {**fields, **GROWING[preset].get(fields.get("name", "flam"), {})} for row, fields in rows.items()}
     return _cells("experiments/multigrid.py", variant, rows, preset, seeds, scattered)
 
 
