@@ -49,8 +49,8 @@ WIDTH = {
 # Steps of a run on MultiGrid, where they are not the experiment's: a study on two cores takes hours, not days.
 STEPS = {"cpu": 2_000}
 # On MultiGrid β of the monolithic models grows to its last value, with which they were tuned: all of it from the start
-# binds FLAM's slots, and makes AdaWorld learn late (RESULTS.md). Genie and the true actions do not use β: the field is as
-# it was when they were run, so that their records hold.
+# binds FLAM's slots, and makes AdaWorld learn late (RESULTS.md). Genie and the true actions do not use β: the field
+# is as it was when they were run, so that their records hold.
 GROWING = {"cpu": {model: {"kl_weight": 2e-4} for model in ("genie", "adaworld", "action_conditioned")}}
 # Steps that a model does in the time of one of FLAM's, on one core (RESULTS.md): about 2.9 against 8.7 a second.
 PACE = {"cpu": {"Genie": 0.33, "AdaWorld": 0.33}}
