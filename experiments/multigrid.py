@@ -50,8 +50,9 @@ def _cpu(config: Config) -> None:
     dynamics.total_action_dim = 8 * dynamics.num_factors
     dynamics.update(model_dim=64, num_heads=4, history=4, prediction_steps=1)
     # β has its last value from the first step on: an agent that is split over two slots, or shares one, takes more to
-    # tell of, and slots are sorted out while they can be (docs/findings.md).
-    dynamics.update(kl_weight=5e-3, kl_weight_final=5e-3)
+    # tell of, and slots are sorted out while they can be. Learning starts later with it, so slots stay soft for longer
+    # (docs/findings.md).
+    dynamics.update(kl_weight=5e-3, kl_weight_final=5e-3, first_sharpness=0.125)
     dynamics.training.update(
         num_steps=6_000,
         batch_size=16,

@@ -105,8 +105,9 @@ def default_config() -> Config:
                 rarity=1.0,  # exponent, of what slots read: 1 lets every content of a frame count alike, 0 every patch
                 attention_sharpness=4.0,  # multiplies the logits of slot attention, cosines times the root of d
                 # How slots compete at the start of training (`Competition` in dynamics/factorizer.py): the sharpness
-                # grows from an eighth while noise falls to nothing.
+                # grows to its full value while noise falls to nothing.
                 competition_warmup=0.6,  # share of training that this takes
+                first_sharpness=0.25,  # share of the sharpness that it starts with
                 sharpness_jitter=0.5,  # log-normal noise of the sharpness, per example (standard deviation)
                 query_noise=0.3,  # noise of the slots' queries, per example (standard deviation)
                 balance=0.0,  # how much less a slot bids that holds more than one content: at 1 half as much for two
@@ -204,6 +205,7 @@ _BOUNDS: dict[str, tuple[float, float]] = {
     "dynamics.slots_share": (0, 1),
     "dynamics.attention_sharpness": (1e-3, 1e3),
     "dynamics.competition_warmup": (0, 1),
+    "dynamics.first_sharpness": (1e-3, 1),
     "dynamics.sharpness_jitter": (0, 10),  # an exponent
     "dynamics.rarity": (0, 2),
     "dynamics.balance": (0, 10),

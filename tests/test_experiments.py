@@ -182,6 +182,7 @@ LOSSES = {  # the loss of one batch
 SCHEDULES = {  # what the loss is given at three quarters of training: competition of the slots, weight of the KL
     "dynamics.attention_sharpness": 2.0,
     "dynamics.competition_warmup": 0.5,
+    "dynamics.first_sharpness": 0.1,
     "dynamics.sharpness_jitter": 0.1,
     "dynamics.query_noise": 0.1,
     "dynamics.balance": 1.0,

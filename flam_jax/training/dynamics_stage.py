@@ -23,9 +23,6 @@ from flam_jax.training.tokenizer_stage import to_float
 from flam_jax.training.validation import mean_values, validation_batches
 from flam_jax.world_model import WorldModel
 
-# The sharpness of slot attention starts at this share of its full value.
-FIRST_SHARPNESS = 0.125
-
 
 class DynamicsStage:
     """Next-feature prediction with a penalty on what the latent actions say."""
@@ -108,7 +105,7 @@ class DynamicsStage:
         share = jnp.clip(progress / max(fields.competition_warmup, 1e-6), 0, 1)
         jitter_key, query_key = jax.random.split(key)
         jitter = jnp.where(share < 1, fields.sharpness_jitter, 0.0) * jax.random.normal(jitter_key, (batch,))
-        sharpness = fields.attention_sharpness * FIRST_SHARPNESS ** (1 - share) * jnp.exp(jitter)
+        sharpness = fields.attention_sharpness * fields.first_sharpness ** (1 - share) * jnp.exp(jitter)
         noise = jax.random.normal(query_key, (batch, fields.num_factors, fields.model_dim))
         balance = fields.balance * (1 - share) if fields.balance else None
         return Competition(sharpness, fields.query_noise * (1 - share) * noise, balance)

@@ -67,7 +67,8 @@ def test_codes_give_the_losses_of_frames(tokenizer_params: Any, levels: tuple[in
 def test_schedules(tokenizer_params: Any) -> None:
     config = small_config()
     config.dynamics.update(kl_weight=1e-4, kl_weight_final=1e-2, kl_anneal_start=0.5)
-    config.dynamics.update(attention_sharpness=4.0, competition_warmup=0.5, sharpness_jitter=0.3)
+    config.dynamics.update(attention_sharpness=4.0, first_sharpness=0.125, competition_warmup=0.5)
+    config.dynamics.update(sharpness_jitter=0.3)
     config.dynamics.update(query_noise=0.2, balance=0.6)
     stage = DynamicsStage(config, FakeData(), tokenizer_params)
     weights = [float(stage.kl_weight(progress)) for progress in (0.0, 0.5, 0.75, 1.0)]
