@@ -29,15 +29,22 @@ ABLATIONS = FLAM | {
 FACTORS = FLAM | {f"K = {count}": {"num_factors": count} for count in (2, 4, 8, 16)}
 # One factor fewer than there are agents; about the same total size of the actions, which must be a multiple of three.
 CORRELATED = {"K = 3": {"num_factors": 3, "total_action_dim": 57}}
-BETAS = FLAM | {f"β = {beta:g}": {"kl_weight": beta, "kl_weight_final": beta} for beta in (1e-5, 1e-4, 1e-3, 1e-2)}
-# The same final β does not let two models say the same: they are compared along the curve that β draws. A codebook's
-# size is what it can say; four agents of three actions take 81 joint ones at a time.
-INFORMATION = {row: MONOLITHIC[row] for row in ("FLAM", "Genie", "AdaWorld")} | {
-    f"{row}, β = {beta:g}": {**MONOLITHIC[row], "kl_weight": beta, "kl_weight_final": beta}
-    for row in ("FLAM", "AdaWorld")
-    for beta in (1e-3, 2e-2)
+
+
+def _by_beta(row: str, betas: Sequence[float]) -> dict[str, dict[str, Any]]:
+    """A monolithic model or FLAM with other β; the models for which β grows get it as the last value."""
+    return {f"{row}, β = {b:g}": {**MONOLITHIC[row], "kl_weight": b, "kl_weight_final": b} for b in betas}
+
+
+BETAS = FLAM | _by_beta("FLAM", (1e-5, 1e-4, 1e-3, 1e-2))
+# The same β does not let two models say the same: they are compared along the curve that β draws, where the curves
+# overlap. A codebook's size is what it can say; four agents of three actions take 81 joint ones at a time.
+INFORMATION = {
+    **{row: MONOLITHIC[row] for row in ("FLAM", "Genie", "AdaWorld")},
+    **_by_beta("FLAM", (1e-4, 1e-3, 1e-2)),
+    **_by_beta("AdaWorld", (1e-3, 2e-2)),
+    "Genie, 512 codes": {**MONOLITHIC["Genie"], "codebook_size": 512},
 }
-INFORMATION["Genie, 512 codes"] = {**MONOLITHIC["Genie"], "codebook_size": 512}
 # Models that have fewer parts than FLAM; with such widths the parameter counts agree within 10 % (counted by a test).
 _MONOLITHIC_WIDTH = {"cpu": 96, "paper": 384, "debug": 24}
 WIDTH = {

@@ -69,10 +69,14 @@ def test_sweeps_change_one_thing():
     assert values("sweeps", "K =", "num_factors", "total_action_dim") == [(2, 64), (4, 64), (16, 64), (3, 57)]
     assert values("sweeps", "FLAM", "num_factors")[0] == (8,)  # not run twice
     betas = [1e-5, 1e-4, 1e-3, 1e-2]
-    assert values("sweeps", "β =", "kl_weight", "kl_weight_final") == [(beta, beta) for beta in betas]
+    assert values("sweeps", "FLAM, β =", "kl_weight", "kl_weight_final") == [(beta, beta) for beta in betas]
     assert {cell.column for cell in cells("sweeps", "cpu")} == {"4agents", "correlated"}
-    betas = [5e-3, 1e-3, 2e-2]
+    assert {cell.folder for cell in cells("information", "cpu") if cell.row.startswith("FLAM, β")} < {
+        cell.folder for cell in cells("sweeps", "cpu")
+    }  # run once for both
+    betas = [5e-3, 1e-4, 1e-3, 1e-2]
     assert values("information", "FLAM", "kl_weight", "kl_weight_final") == [(beta, beta) for beta in betas]
+    betas = [5e-3, 1e-3, 2e-2]
     assert values("information", "AdaWorld", "kl_weight", "kl_weight_final") == [(2e-4, beta) for beta in betas]
     assert set(values("information", "AdaWorld", "name", "model_dim")) == {("adaworld", 96)}
     assert values("information", "Genie", "codebook_size", "model_dim") == [(8, 96), (512, 96)]

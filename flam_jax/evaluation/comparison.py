@@ -74,10 +74,10 @@ PAPER: dict[tuple[str, str], dict[str, float]] = {
     ("4agents", "K = 4"): {"psnr_mean": 56.5},
     ("4agents", "K = 8"): {"psnr_mean": 56.5},
     ("4agents", "K = 16"): {"psnr_mean": 56.5},
-    ("4agents", "β = 1e-05"): {"psnr_mean": 56.5},
-    ("4agents", "β = 0.0001"): {"psnr_mean": 56.5},
-    ("4agents", "β = 0.001"): {"psnr_mean": 56.3},
-    ("4agents", "β = 0.01"): {"psnr_mean": 24.9},
+    ("4agents", "FLAM, β = 1e-05"): {"psnr_mean": 56.5},
+    ("4agents", "FLAM, β = 0.0001"): {"psnr_mean": 56.5},
+    ("4agents", "FLAM, β = 0.001"): {"psnr_mean": 56.3},
+    ("4agents", "FLAM, β = 0.01"): {"psnr_mean": 24.9},
 }
 
 
