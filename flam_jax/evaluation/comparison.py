@@ -19,7 +19,6 @@ from flam_jax.evaluation.style import STYLE
 
 CONFIDENCE = 0.95
 COLORS = ("#2563c9", "#c77d11", "#2e9e5b", "#b3363e", "#7a4fbf", "#4b5563")
-KL_EVERY = 5  # nats a frame
 CEILING_COLOR = "#9aa3af"
 # Where a number lies in `evaluation.json`, and what tables call it.
 NUMBERS = {
@@ -218,34 +217,44 @@ def _column(column: str, rows: Mapping[str, Any]) -> str:
     )
 
 
-def at_equal_information(rows: Mapping[str, Any]) -> dict[str, dict[int, list[float]]]:
-    """Mean PSNR that models have where their actions say the same (ours).
+def at_equal_information(rows: Mapping[str, Any]) -> dict[str, dict[str, list[float]]]:
+    """Mean PSNR of the runs of a row, and of the first row's model where its actions say the same (ours).
 
-    The rows of a model that differ in its bottleneck alone are points of one curve. Every seed has its own, straight
-    between the points; it is read at multiples of `KL_EVERY` nats within the reach of all seeds of the model.
+    The rows of the first model that differ in its bottleneck alone are points of one curve. Every seed has its own,
+    straight between the points; it is read at the KL of every run of the other rows that lies within the reach of all
+    seeds. What other runs would be worth with another KL is not asked.
 
     Args:
       rows: of a column, from `summarize`.
 
     Returns:
-      `{model: {nats a frame: [one per seed]}}`, for the models of which there are several such rows.
+      `{row: {"kl": [one per run within reach], "psnr": [likewise], "first": [mean over these runs, per seed of the
+      curve], "out_of_reach": [KL of the others]}}`; empty where the first model has no two rows with common seeds.
     """
-    found: dict[str, dict[int, list[float]]] = {}
-    for model, cells in _models(rows).items():
-        seeds = set.intersection(*(set(cell["seeds"]) for cell in cells))
-        if len(cells) < 2 or not seeds:
+    models = _models(rows)
+    own = next(iter(models.values()), [])
+    seeds = set.intersection(*(set(cell["seeds"]) for cell in own)) if len(own) > 1 else set()
+    if not seeds:
+        return {}
+    curves = []
+    for seed in sorted(seeds):
+        points = [
+            [cell["numbers"][name]["values"][cell["seeds"].index(seed)] for name in ("kl", "psnr_mean")] for cell in own
+        ]
+        curves.append(np.array(sorted(points)).T)
+    low, high = max(kl[0] for kl, _ in curves), min(kl[-1] for kl, _ in curves)
+    found = {}
+    for row, cell in rows.items():
+        if any(cell is other for other in own) or not {"kl", "psnr_mean"} <= set(cell["numbers"]):
             continue
-        curves = []
-        for seed in sorted(seeds):
-            values = [
-                [cell["numbers"][name]["values"][cell["seeds"].index(seed)] for name in ("kl", "psnr_mean")]
-                for cell in cells
-            ]
-            curves.append(np.array(sorted(values)).T)
-        low, high = max(kl[0] for kl, _ in curves), min(kl[-1] for kl, _ in curves)
-        found[model] = {
-            nats: [float(np.interp(nats, kl, psnr)) for kl, psnr in curves]
-            for nats in range(math.ceil(low / KL_EVERY) * KL_EVERY, math.floor(high) + 1, KL_EVERY)
+        runs = list(zip(*(cell["numbers"][name]["values"] for name in ("kl", "psnr_mean")), strict=True))
+        within = [run for run in runs if low <= run[0] <= high]
+        kl, psnr = [kl for kl, _ in within], [psnr for _, psnr in within]
+        found[row] = {
+            "kl": kl,
+            "psnr": psnr,
+            "first": [float(np.interp(kl, *curve).mean()) for curve in curves] if within else [],
+            "out_of_reach": [kl for kl, _ in runs if not low <= kl <= high],
         }
     return found
 
@@ -272,17 +281,25 @@ def _by_information(rows: Mapping[str, Any]) -> str:
 
 
 def _equal_information(rows: Mapping[str, Any]) -> str:
-    """A table of PSNR at equal KL; empty where no model has several bottlenecks."""
-    models = at_equal_information(rows)
-    steps = sorted({nats for curve in models.values() for nats in curve})
-    if not steps:
+    """A table of PSNR at equal KL; empty where the first model has one bottleneck only."""
+    lines = []
+    for row, found in at_equal_information(rows).items():
+        numbers: list[str | None] = [None] * 4
+        if found["kl"]:
+            psnr, first = found["psnr"], found["first"]
+            numbers = [_text(*interval(values), name) for values, name in ((found["kl"], "kl"), (psnr, "psnr_mean"))]
+            numbers += [_text(*interval(first), "psnr_mean"), _text(*difference(psnr, first), "psnr_mean")]
+        beyond = ", ".join(_text(kl, None, "kl") for kl in sorted(found["out_of_reach"]))
+        lines.append([row, len(found["kl"]), *numbers, beyond or None])
+    if not lines:
         return ""
-    lines = [
-        [model, *(_text(*interval(curve[nats]), "psnr_mean") if nats in curve else None for nats in steps)]
-        for model, curve in models.items()
-    ]
-    note = "PSNR mean at equal KL (nats a frame), read from every seed's curve between its runs."
-    return f'<p class="note">{note}</p>{table(["", *map(str, steps)], lines)}'
+    first = next(iter(rows))
+    note = (
+        f"PSNR mean at equal KL: {first}'s is read from the curve of every seed, at the KL of every run of the other "
+        "row that all these curves reach."
+    )
+    head = ["", "runs", "KL, nats a frame", "PSNR mean", f"{first} at the same KL", "difference", "KL out of reach"]
+    return f'<p class="note">{html.escape(note)}</p>{table(head, lines)}'
 
 
 def _by_agents(columns: Mapping[str, Any]) -> str:

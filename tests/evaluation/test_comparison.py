@@ -111,18 +111,35 @@ def test_models_are_compared_where_their_actions_say_the_same(tmp_path):
     runs = [
         run("FLAM", 0, 12.0, 46.0),
         run("FLAM", 1, 8.0, 44.0),
+        run("FLAM", 2, 50.0, 10.0),  # its other run is not finished: no curve yet
         run("FLAM, β = 0.02", 0, 2.0, 36.0),
         run("FLAM, β = 0.02", 1, 4.0, 40.0),
-        run("AdaWorld, β = 0.02", 0, 9.0, 20.0),
+        run("AdaWorld, β = 0.02", 0, 5.0, 20.0),
+        run("AdaWorld, β = 0.02", 1, 7.0, 24.0),
         run("AdaWorld", 0, 31.0, 42.0),
-        run("AdaWorld", 1, 30.0, 40.0),  # its other run is not finished: no curve yet
         run("Genie, 64 codes", 0, 4.2, 22.0),
         run("FLAM, learning rate 0.003", 0, 3.0, 30.0),  # another model's run as far as this is concerned
     ]
     found = at_equal_information(summarize(runs)["4agents"])
-    assert found == {"FLAM": {5: [39.0, 41.0]}, "AdaWorld": {nats: [nats + 11.0] for nats in (10, 15, 20, 25, 30)}}
+    assert set(found) == {"AdaWorld, β = 0.02", "AdaWorld", "Genie, 64 codes", "FLAM, learning rate 0.003"}
+    # Seed 0 says 36 + (KL - 2) and seed 1 says 40 + (KL - 4): 39 and 41 at 5 nats, 41 and 43 at 7.
+    assert found["AdaWorld, β = 0.02"] == {
+        "kl": [5.0, 7.0],
+        "psnr": [20.0, 24.0],
+        "first": [40.0, 42.0],
+        "out_of_reach": [],
+    }
+    assert found["AdaWorld"] == {"kl": [], "psnr": [], "first": [], "out_of_reach": [31.0]}  # said, not extrapolated
+    assert found["FLAM, learning rate 0.003"]["out_of_reach"] == [3.0]  # seed 1's curve starts at 4
     page = write_results(tmp_path, "information", "cpu", summarize(runs), []).read_text()
-    assert "PSNR mean at equal KL" in page
-    assert "40.00 ± 12.71" in page
+    table = page[page.index("PSNR mean at equal KL") :]
+    for text in ("22.00 ± 25.41", "41.00 ± 12.71", "-19.00", "31.00"):
+        assert text in table, text
     saved = json.loads((tmp_path / "results.json").read_text())["at_equal_kl"]
-    assert saved["4agents"]["FLAM"] == {"5": [39.0, 41.0]}
+    assert saved["4agents"]["AdaWorld, β = 0.02"]["first"] == [40.0, 42.0]
+
+
+def test_without_a_second_bottleneck_nothing_is_compared_at_equal_kl(tmp_path):
+    runs = [("4agents", row, 0, result([30.0], actions={"kl": 3.0})) for row in ("FLAM", "AdaWorld", "AdaWorld, β = 1")]
+    assert at_equal_information(summarize(runs)["4agents"]) == {}
+    assert "at equal KL" not in write_results(tmp_path, "multigrid", "cpu", summarize(runs), []).read_text()
