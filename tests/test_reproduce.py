@@ -70,7 +70,7 @@ def test_sweeps_change_one_thing():
     assert values("sweeps", "FLAM", "num_factors")[0] == (8,)  # not run twice
     betas = [1e-5, 1e-4, 1e-3, 1e-2]
     assert values("sweeps", "FLAM, β =", "kl_weight", "kl_weight_final") == [(beta, beta) for beta in betas]
-    assert {cell.column for cell in cells("sweeps", "cpu")} == {"4agents", "correlated"}
+    assert {cell.column for cell in cells("sweeps", "cpu")} == {"4agents", "16agents", "correlated"}
     assert {cell.folder for cell in cells("information", "cpu") if cell.row.startswith("FLAM, β")} < {
         cell.folder for cell in cells("sweeps", "cpu")
     }  # run once for both
@@ -159,7 +159,7 @@ def test_a_tokenizer_that_the_user_names_is_taken():
     assert all(run.cell and run.config.tokenizer.restore_from == "runs/mine" for run in runs)
 
 
-def test_tuning_tries_every_model_equally_often_and_never_looks_at_the_test_split():
+def test_tuning_tries_no_model_less_often_than_flam_and_never_looks_at_the_test_split():
     first, second = {}, {}
     for cell in cells("tuning", "cpu"):
         config = cell.config({})
@@ -169,6 +169,7 @@ def test_tuning_tries_every_model_equally_often_and_never_looks_at_the_test_spli
         rounds.setdefault(config.dynamics.name, []).append((config.dynamics.training.learning_rate, cell.seed))
     assert set(first) == set(CHOICES["dynamics.name"])
     assert {tuple(rate for rate, _ in trials) for trials in first.values()} == {LEARNING_RATES["cpu"]}
+    assert "flam" not in second
     for trials in second.values():
         assert len(trials) == len(set(trials)) == 4  # two rates, two seeds
         assert {rate for rate, _ in trials} < set(LEARNING_RATES["cpu"])
