@@ -64,11 +64,11 @@ def look_alikes(features: Float[Array, "b t h w c"]) -> Float[Array, "b t h w"]:
 class Factorizer(nn.Module):
     """Iterated slot attention with causal temporal attention.
 
-    Keys say what a patch holds; where it lies is in the values only, so that a slot follows a content wherever it goes.
-    `position_in_keys` lets slots compete for places too, which scenes with many look-alikes need. Where an entity
-    covers several patches and moves by less than one, none of them keeps its content: with `local_context` the content
-    of a patch takes in what lies around it, in no order, and what changed since the last frame, which tells what moves
-    from a background that looks like it.
+    Slots compete for contents: keys say what a patch holds, and where it lies a slot is told last, when the competition
+    is over, so that it follows a content wherever it goes. `position_in_keys` lets slots compete for places too, which
+    scenes with many look-alikes need. Where an entity covers several patches and moves by less than one, none of them
+    keeps its content: with `local_context` the content of a patch takes in what lies around it, in no order, and what
+    changed since the last frame, which tells what moves from a background that looks like it.
 
     Of a place slots read two coordinates, in which a step is the same change everywhere.
 
@@ -203,7 +203,9 @@ class Factorizer(nn.Module):
         attention = share_out(logits.astype(jnp.float32) * bidding.scale, patches.weight, bidding.balance)
         read = normalize_over_patches(_counted(attention, patches.weight))
         readout = jnp.einsum("btkn,btnv->btkv", read.astype(self.dtype), patches.values)
-        slots, _ = self.update(slots, self.read(readout))
+        # A slot that knew where its content lies would bid by it, and hand an entity on to another slot on its way.
+        known = readout if self.position_in_keys else readout[..., : self.slot_dim]
+        slots, _ = self.update(slots, self.read(known))
         return slots, attention, readout
 
 

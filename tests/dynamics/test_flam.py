@@ -354,6 +354,23 @@ def test_the_length_of_queries_and_keys_does_not_make_the_competition_sharper(si
     assert max_difference(apply(model, {"params": params}, features).attention, attention) > 1e-3
 
 
+@pytest.mark.parametrize("position_in_keys", [False, True])
+@pytest.mark.parametrize("size", SIZES)
+def test_who_holds_a_content_does_not_depend_on_where_it_lies(size, position_in_keys):
+    """Unless places are competed for: every frame's patches are shuffled in their own way, and the attention likewise.
+    Where contents lie is still in the slots."""
+    model, variables, features = make_model(size, position_in_keys=position_in_keys)
+    b, t, h, w, c = features.shape
+    orders = jnp.argsort(jax.random.uniform(jax.random.key(3), (b, t, h * w)), axis=-1)
+    shuffled = jnp.take_along_axis(features.reshape(b, t, h * w, c), orders[..., None], axis=2).reshape(features.shape)
+    before, after = (apply(model, variables, x, method="factorize") for x in (features, shuffled))
+    attention = before.attention.reshape(b, t, -1, h * w)
+    expected = jnp.take_along_axis(attention, orders[:, :, None], axis=3).reshape(before.attention.shape)
+    difference = max_difference(after.attention, expected)
+    assert difference > 1e-3 if position_in_keys else difference < 1e-4
+    assert max_difference(after.slots, before.slots) > 1e-3
+
+
 def test_look_alikes_are_counted():
     features = jnp.zeros((1, 1, 2, 3, 2)).at[0, 0, 0, 1].set(1.0)  # one patch unlike the five others
     assert jnp.allclose(look_alikes(features), jnp.asarray([[[[5, 1, 5], [5, 5, 5]]]]), atol=1e-3)
