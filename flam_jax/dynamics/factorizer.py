@@ -214,7 +214,7 @@ class Patches:
     """What slots compete for: no array types here, jax maps over it with placeholders."""
 
     keys: Any  # f[b t n d]
-    values: Any  # f[b t n v]: what slots read
+    values: Any  # f[b t n v]: what slots read, the content first and the place last
     weight: Any  # f32[b t 1 n] or None: how much a patch counts in what a slot reads
 
 
