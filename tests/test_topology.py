@@ -12,6 +12,8 @@ from flam_jax.config import ConfigError, load_config
 from flam_jax.topology import DoesNotFit
 
 ROOT = Path(__file__).parents[1]
+# The TPU's compiler takes minutes over the convolutions of the encoder (highest precision), seconds over this one's.
+SMALL_TOKENIZER = ["--config.tokenizer.encoder=patch", "--config.tokenizer.decoder=patch"]
 needs_compiler = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="no TPU compiler (tpu-plan)")
 
 
@@ -76,9 +78,9 @@ def test_a_step_of_the_tokenizer_is_planned_and_told(
     monkeypatch.chdir(ROOT)
     file = tmp_path / "plan.json"
     words = ["--config=experiments/nuplan.py:debug", "--topology=v5e:2x2", "--topology=v4:2x2x1", "--stage=tokenizer"]
-    assert topology.main([*words, "--per_chip=2", "--parameters", f"--json={file}"]) == 0
+    assert topology.main([*words, *SMALL_TOKENIZER, "--per_chip=2", "--parameters", f"--json={file}"]) == 0
     output = capsys.readouterr().out
-    for text in ("encoder/Conv_0/kernel", "v5e:2x2: 4 chips (data 4", "estimate, weak scaling against one chip"):
+    for text in ("encoder/Dense_0/kernel", "v5e:2x2: 4 chips (data 4", "estimate, weak scaling against one chip"):
         assert text in output
     first, second = json.loads(file.read_text())
     assert (first["topology"], first["chips"], first["batch"]) == ("v5e:2x2", 4, 8)
@@ -89,14 +91,14 @@ def test_a_step_of_the_tokenizer_is_planned_and_told(
         assert found["seconds"] > 0
         assert 0.3 < found["efficiency"] <= 1.1  # of a step that takes no time
         (reduce,) = (each for each in found["collectives"] if each["kind"] == "all-reduce")
-        assert reduce["bytes"] > 4 * 5_000  # the gradient of every parameter, at least
+        assert reduce["bytes"] > 4 * 3_000  # the gradient of every parameter, at least
 
 
 @needs_compiler
 def test_a_step_that_does_not_fit_is_one_line(capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
     monkeypatch.chdir(ROOT)
     words = ["--config=experiments/nuplan.py:debug", "--topology=v5e:2x2", "--stage=tokenizer", "--per_chip=60000"]
-    assert topology.main(words) == 1
+    assert topology.main([*words, *SMALL_TOKENIZER]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert "with 60000 examples a chip the tokenizer step does not fit into a chip's memory" in line
     assert "try --fit" in line
