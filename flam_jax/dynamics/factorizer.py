@@ -41,9 +41,9 @@ class Competition:
     Attributes:
       sharpness: factor on the attention logits, which are cosines times the root of d.
       query_noise: added to the queries, the same in all frames and iterations of an example.
-      balance: how much less a slot bids that holds more than one content: at 1 half as much for two. At 0 it does not
-        matter how much a slot holds, and two entities may stay in one while others are empty; None is that without
-        the work.
+      balance: how much less a slot bids that mixes contents (`share_out`). At 0 it does not matter what a slot holds:
+        two entities may stay in one while others are empty, or one with a background that slots share. None is that
+        without the work.
     """
 
     sharpness: Float[Array, " b"]
@@ -51,14 +51,17 @@ class Competition:
     balance: Float[Array, ""] | None = None
 
 
-def look_alikes(features: Float[Array, "b t h w c"]) -> Float[Array, "b t h w"]:
-    """For every patch, how many patches of its frame look like it, itself included (a soft count, at least 1)."""
+def alikeness(features: Float[Array, "b t h w c"]) -> Float[Array, "b t h*w h*w"]:
+    """How alike any two patches of a frame look, from 0 to 1.
+
+    Summed over one axis: for every patch, how many patches look like it, itself included.
+    """
     b, t, h, w, c = features.shape
     x = jax.lax.stop_gradient(features).reshape(b, t, h * w, c)
     # |x - y|² = |x|² + |y|² - 2xy: a product of matrices instead of all differences.
     size = jnp.square(x).sum(axis=-1)
     distance = size[..., :, None] + size[..., None, :] - 2 * jnp.einsum("btnc,btmc->btnm", x, x)
-    return jnp.exp(-distance / (2 * LOOK_ALIKE_WIDTH**2)).sum(axis=-1).reshape(b, t, h, w)
+    return jnp.exp(-distance / (2 * LOOK_ALIKE_WIDTH**2))
 
 
 class Factorizer(nn.Module):
@@ -154,14 +157,15 @@ class Factorizer(nn.Module):
         values = _beside(content, (self.slot_dim / 2) ** 0.5 * coordinates(h, w))
         sharpness = jnp.full((b,), self.attention_sharpness) if competition is None else competition.sharpness
         scale = (sharpness / self.slot_dim**0.5)[:, None, None, None]
-        weight = None
-        if self.rarity > 0:
-            weight = look_alikes(features).reshape(b, t, 1, h * w) ** -self.rarity
-
         noise = balance = None
         if competition is not None:
             noise, balance = competition.query_noise[:, None].astype(self.dtype), competition.balance
-        patches = Patches(keys, values, weight)
+        weight = alike = None
+        if self.rarity > 0 or balance is not None:
+            alike = alikeness(features)
+        if alike is not None and self.rarity > 0:
+            weight = alike.sum(axis=-1)[:, :, None] ** -self.rarity
+        patches = Patches(keys, values, weight, alike)
         slots, attention, cache = self.compete(patches, Bidding(scale, noise, balance), cache)
         return Factors(slots, attention.reshape(b, t, -1, h, w)), cache
 
@@ -200,7 +204,7 @@ class Factorizer(nn.Module):
         if bidding.noise is not None:
             queries = queries + bidding.noise
         logits = jnp.einsum("btkd,btnd->btkn", self.direction(queries), patches.keys)
-        attention = share_out(logits.astype(jnp.float32) * bidding.scale, patches.weight, bidding.balance)
+        attention = share_out(logits.astype(jnp.float32) * bidding.scale, patches, bidding.balance)
         read = normalize_over_patches(_counted(attention, patches.weight))
         readout = jnp.einsum("btkn,btnv->btkv", read.astype(self.dtype), patches.values)
         # A slot that knew where its content lies would bid by it, and hand an entity on to another slot on its way.
@@ -216,6 +220,7 @@ class Patches:
     keys: Any  # f[b t n d]
     values: Any  # f[b t n v]: what slots read, the content first and the place last
     weight: Any  # f32[b t 1 n] or None: how much a patch counts in what a slot reads
+    alike: Any  # f32[b t n n] or None: `alikeness`, for the balance
 
 
 @flax.struct.dataclass
@@ -228,20 +233,28 @@ class Bidding:
 
 
 def share_out(
-    logits: Float[Array, "b t k n"], weight: Float[Array, "b t 1 n"] | None, balance: Float[Array, ""] | None
+    logits: Float[Array, "b t k n"], patches: "Patches", balance: Float[Array, ""] | None
 ) -> Float[Array, "b t k n"]:
     """Which slots hold a patch, summing to 1 over k.
 
+    In balance, a slot's bids are divided by (1 + h (c - 1))^balance, where h is how much it holds and c in how many
+    contents (h over the greatest of them). So a slot that holds one content, or nothing, bids as it likes; one that
+    holds two contents whole bids a third as much at a balance of 1. What slots share evenly they mix: as soon as one
+    has more of one content than the others, it outbids them for it and they are left with less to mix.
+
     Args:
       logits: what slots bid.
-      weight: how much a patch counts; 1 by default.
+      patches: what they bid for.
       balance: as in `Competition`; none by default.
     """
     attention = jax.nn.softmax(logits, axis=2)
     if balance is None:
         return attention
-    held = _counted(attention, weight).sum(axis=-1, keepdims=True)
-    return jax.nn.softmax(logits - balance * jnp.log(jnp.maximum(held, 1.0)), axis=2)
+    counted = _counted(attention, patches.weight)
+    held = counted.sum(axis=-1, keepdims=True)
+    greatest = jnp.einsum("btkn,btnm->btkm", counted, patches.alike).max(axis=-1, keepdims=True)
+    others = jnp.maximum(held / jnp.maximum(greatest, 1e-6) - 1, 0.0)
+    return jax.nn.softmax(logits - balance * jnp.log(1 + held * others), axis=2)
 
 
 def _counted(attention: Float[Array, "b t k n"], weight: Float[Array, "b t 1 n"] | None) -> Float[Array, "b t k n"]:

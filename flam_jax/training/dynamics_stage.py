@@ -98,8 +98,9 @@ class DynamicsStage:
     def competition(self, progress: jax.Array | float, key: jax.Array, batch: int) -> Competition:
         """How the slots of `batch` examples compete at a share of training.
 
-        The sharpness grows geometrically, with noise while it does; the noise of the queries and the balance fall
-        linearly.
+        The sharpness grows geometrically, with noise while it does; the noise of the queries falls linearly. The
+        balance falls late: a slot that shares an entity and the background evenly with others lets go of it when the
+        competition is sharp enough to choose, and it is the balance that says of what.
         """
         fields = self.fields
         share = jnp.clip(progress / max(fields.competition_warmup, 1e-6), 0, 1)
@@ -107,7 +108,7 @@ class DynamicsStage:
         jitter = jnp.where(share < 1, fields.sharpness_jitter, 0.0) * jax.random.normal(jitter_key, (batch,))
         sharpness = fields.attention_sharpness * fields.first_sharpness ** (1 - share) * jnp.exp(jitter)
         noise = jax.random.normal(query_key, (batch, fields.num_factors, fields.model_dim))
-        balance = fields.balance * (1 - share) if fields.balance else None
+        balance = fields.balance * (1 - share**4) if fields.balance else None
         return Competition(sharpness, fields.query_noise * (1 - share) * noise, balance)
 
     def evaluate(

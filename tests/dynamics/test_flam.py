@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 
 from flam_jax.dynamics.aggregator import Aggregator, SlotCrossAttention
-from flam_jax.dynamics.factorizer import Competition, Factorizer, coordinates, look_alikes, position_codes, share_out
+from flam_jax.dynamics.factorizer import (
+    Competition,
+    Factorizer,
+    Patches,
+    alikeness,
+    coordinates,
+    position_codes,
+    share_out,
+)
 from flam_jax.dynamics.flam import FlamOutput
 from flam_jax.dynamics.forward import ForwardDynamics
 from flam_jax.dynamics.inverse import ActionDistribution, InverseDynamics
@@ -373,28 +381,45 @@ def test_who_holds_a_content_does_not_depend_on_where_it_lies(size, position_in_
 
 def test_look_alikes_are_counted():
     features = jnp.zeros((1, 1, 2, 3, 2)).at[0, 0, 0, 1].set(1.0)  # one patch unlike the five others
-    assert jnp.allclose(look_alikes(features), jnp.asarray([[[[5, 1, 5], [5, 5, 5]]]]), atol=1e-3)
+    alike = alikeness(features)
+    assert jnp.allclose(alike.sum(axis=-1), jnp.asarray([[[5, 1, 5, 5, 5, 5]]]), atol=1e-3)
+    assert jnp.allclose(alike, alike.swapaxes(-1, -2))
+
+
+def balanced_share(logits, contents, balance):
+    """Who holds patches that show `contents`, one name a patch, each content counting 1."""
+    names = jnp.asarray(contents)
+    alike = (names[:, None] == names[None]).astype(jnp.float32)
+    patches = Patches(None, None, (1 / alike.sum(axis=-1))[None, None, None], alike[None, None])
+    attention = share_out(jnp.asarray(logits)[None, None], patches, balance)[0, 0]
+    assert jnp.allclose(attention.sum(axis=0), 1.0, atol=1e-6)
+    return attention
 
 
 def test_in_balance_a_slot_that_holds_two_contents_bids_less():
     """The first of two slots bids a little more for each of two contents, and would take both."""
-    logits = jnp.asarray([[[[4.0, 4.0, 4.0], [2.0, 2.0, 2.0]]]])
-    weight = jnp.asarray([[[[1.0, 0.5, 0.5]]]])  # the second content lies in two patches
-    free = share_out(logits, weight, None)
-    balanced = share_out(logits, weight, jnp.full((), 4.0))
-    for attention in (free, balanced):
-        assert jnp.allclose(attention.sum(axis=2), 1.0)
-    assert (free[0, 0, 0] > 0.85).all()
-    assert (balanced[0, 0, 0] < 0.6).all()
-    assert jnp.array_equal(share_out(logits, weight, jnp.zeros(())), free)
+    logits, contents = [[4.0, 4.0, 4.0], [2.0, 2.0, 2.0]], [0, 1, 1]
+    free = balanced_share(logits, contents, None)
+    assert (free[0] > 0.85).all()
+    assert (balanced_share(logits, contents, jnp.full((), 4.0))[0] < 0.6).all()
+    assert jnp.array_equal(balanced_share(logits, contents, jnp.zeros(())), free)
 
 
 def test_in_balance_a_slot_that_holds_one_content_bids_as_before():
     """A background of many patches is one content; the third slot is empty."""
-    logits = jnp.asarray([[[[0.0, 9.0, 9.0, 9.0, 9.0], [9.0, 0.0, 0.0, 0.0, 0.0], [3.0, 3.0, 3.0, 3.0, 3.0]]]])
-    weight = jnp.asarray([[[[1.0, 0.25, 0.25, 0.25, 0.25]]]])
-    free, balanced = (share_out(logits, weight, balance) for balance in (None, jnp.full((), 4.0)))
+    logits = [[0.0, 20.0, 20.0, 20.0, 20.0], [20.0, 0.0, 0.0, 0.0, 0.0], [3.0, 3.0, 3.0, 3.0, 3.0]]
+    free, balanced = (balanced_share(logits, [0, 1, 1, 1, 1], balance) for balance in (None, jnp.full((), 4.0)))
     assert jnp.allclose(balanced, free, atol=1e-6)
+
+
+def test_in_balance_what_slots_share_evenly_goes_to_the_one_that_mixes_least():
+    """Three slots hold a third of three contents each, a fourth a little of the third content and nothing else: with
+    so little in every slot it is not how much they hold that tells them apart."""
+    logits = [[2.0, 2.0, 2.0]] * 3 + [[-9.0, -9.0, 1.0]]
+    free, balanced = (balanced_share(logits, [0, 1, 2], balance) for balance in (None, jnp.full((), 2.0)))
+    assert (free[:3].sum(axis=1) < 1).all()
+    assert balanced[3, 2] > 0.4 > 0.15 > free[3, 2]
+    assert jnp.allclose(balanced[:3, :2], free[:3, :2], atol=0.01)  # nobody else to give these to
 
 
 def test_a_rare_content_is_not_drowned_by_a_background_in_the_same_slot():
