@@ -21,7 +21,7 @@ def get_config(arguments: str = "") -> Config:
     config.data.multigrid.shared_actions = 2 if variant == "correlated" else 0
     config.dynamics.num_factors = 3 if variant == "correlated" else agents
     config.dynamics.total_action_dim = 64 * config.dynamics.num_factors
-    config.dynamics.balance = 2.0  # two agents in one slot cannot be told apart
+    config.dynamics.balance = 6.0  # two agents in one slot cannot be told apart
     if preset:
         _cpu(config)
     if preset == "debug":

@@ -110,7 +110,7 @@ def default_config() -> Config:
                 first_sharpness=0.25,  # share of the sharpness that it starts with
                 sharpness_jitter=0.5,  # log-normal noise of the sharpness, per example (standard deviation)
                 query_noise=0.3,  # noise of the slots' queries, per example (standard deviation)
-                balance=0.0,  # how much less a slot bids that mixes contents: at 1 a third as much with two whole ones
+                balance=0.0,  # a slot bids less for what is unlike what it holds: at 1 half as much beside one content
                 position_in_keys=False,  # let slots compete for places as well as for contents
                 local_context=False,  # let patches see neighbours and what changed (no part of genie, adaworld)
                 codebook_size=8,  # of genie and playslot: how many actions there are

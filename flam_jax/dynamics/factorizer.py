@@ -21,6 +21,8 @@ from flam_jax.dynamics.attention import Mlp, TemporalAttention, empty_cache
 ATTENTION_FLOOR = 1e-6
 # Features nearer than this look alike. Levels of a channel are farther apart than that up to 8 levels.
 LOOK_ALIKE_WIDTH = 0.25
+# Rounds of `share_out`; one is not enough to part what five slots share evenly (docs/findings.md).
+BALANCE_ROUNDS = 4
 
 
 @flax.struct.dataclass
@@ -41,9 +43,9 @@ class Competition:
     Attributes:
       sharpness: factor on the attention logits, which are cosines times the root of d.
       query_noise: added to the queries, the same in all frames and iterations of an example.
-      balance: how much less a slot bids that mixes contents (`share_out`). At 0 it does not matter what a slot holds:
-        two entities may stay in one while others are empty, or one with a background that slots share. None is that
-        without the work.
+      balance: how much less a slot bids for what is unlike the rest of what it holds (`share_out`). At 0 that does not
+        matter: two entities may stay in one slot while others are empty, or one with a background that slots share.
+        None is that without the work.
     """
 
     sharpness: Float[Array, " b"]
@@ -237,10 +239,13 @@ def share_out(
 ) -> Float[Array, "b t k n"]:
     """Which slots hold a patch, summing to 1 over k.
 
-    In balance, a slot's bids are divided by (1 + h (c - 1))^balance, where h is how much it holds and c in how many
-    contents (h over the greatest of them). So a slot that holds one content, or nothing, bids as it likes; one that
-    holds two contents whole bids a third as much at a balance of 1. What slots share evenly they mix: as soon as one
-    has more of one content than the others, it outbids them for it and they are left with less to mix.
+    In balance, contents push each other out of a slot: what a slot bids for a patch is divided by (1 + u)^balance,
+    where u is how much it holds of contents that look unlike the patch. So a slot that holds one content, or nothing,
+    bids for that content as it likes. Slots that share contents evenly have the same values, bid the same, and would go
+    on so; in balance the least preference grows until each holds less to mix.
+
+    What a slot holds follows from the bids and the bids from what it holds: rounds go on from one to the other, each
+    half of the way, towards where both agree (mean field).
 
     Args:
       logits: what slots bid.
@@ -250,11 +255,14 @@ def share_out(
     attention = jax.nn.softmax(logits, axis=2)
     if balance is None:
         return attention
-    counted = _counted(attention, patches.weight)
-    held = counted.sum(axis=-1, keepdims=True)
-    greatest = jnp.einsum("btkn,btnm->btkm", counted, patches.alike).max(axis=-1, keepdims=True)
-    others = jnp.maximum(held / jnp.maximum(greatest, 1e-6) - 1, 0.0)
-    return jax.nn.softmax(logits - balance * jnp.log(1 + held * others), axis=2)
+    handicap = jnp.zeros_like(logits)
+    for _ in range(BALANCE_ROUNDS):
+        counted = _counted(attention, patches.weight)
+        alike = jnp.einsum("btkn,btnm->btkm", counted, patches.alike)
+        unlike = jnp.maximum(counted.sum(axis=-1, keepdims=True) - alike, 0.0)
+        handicap = 0.5 * (handicap + balance * jnp.log1p(unlike))
+        attention = jax.nn.softmax(logits - handicap, axis=2)
+    return attention
 
 
 def _counted(attention: Float[Array, "b t k n"], weight: Float[Array, "b t 1 n"] | None) -> Float[Array, "b t k n"]:
