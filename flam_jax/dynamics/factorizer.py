@@ -21,7 +21,7 @@ from flam_jax.dynamics.attention import Mlp, TemporalAttention, empty_cache
 ATTENTION_FLOOR = 1e-6
 # Features nearer than this look alike. Levels of a channel are farther apart than that up to 8 levels.
 LOOK_ALIKE_WIDTH = 0.25
-# Rounds of `share_out`; one is not enough to part what five slots share evenly (docs/findings.md).
+# Rounds of `share_out`: one is not enough to part what five slots share evenly (docs/findings.md).
 BALANCE_ROUNDS = 4
 
 
@@ -43,9 +43,10 @@ class Competition:
     Attributes:
       sharpness: factor on the attention logits, which are cosines times the root of d.
       query_noise: added to the queries, the same in all frames and iterations of an example.
-      balance: how much less a slot bids for what is unlike the rest of what it holds (`share_out`). At 0 that does not
-        matter: two entities may stay in one slot while others are empty, or one with a background that slots share.
-        None is that without the work.
+      balance: how much less a slot bids for what is unlike the rest of what it holds, or does not go on from what it
+        held (`share_out`). At 0 that does not matter: two entities may stay in one slot while others are empty, or one
+        with a background that slots share, and one that turns may go to another slot. None is that without the work.
+        The frames of a call count: the first has none before it, with a cache too.
     """
 
     sharpness: Float[Array, " b"]
@@ -53,17 +54,29 @@ class Competition:
     balance: Float[Array, ""] | None = None
 
 
-def alikeness(features: Float[Array, "b t h w c"]) -> Float[Array, "b t h*w h*w"]:
-    """How alike any two patches of a frame look, from 0 to 1.
+def alikeness(features: Float[Array, "b t h w c"], others: Float[Array, "b t h w c"]) -> Float[Array, "b t h*w h*w"]:
+    """How alike patches look, from 0 to 1: those of `features` on axis 2, those of `others` on axis 3.
 
-    Summed over one axis: for every patch, how many patches look like it, itself included.
+    Of a frame and itself, summed over one axis: for every patch, how many patches look like it, itself included.
     """
     b, t, h, w, c = features.shape
-    x = jax.lax.stop_gradient(features).reshape(b, t, h * w, c)
+    x, y = (jax.lax.stop_gradient(z).reshape(b, t, h * w, c) for z in (features, others))
     # |x - y|² = |x|² + |y|² - 2xy: a product of matrices instead of all differences.
-    size = jnp.square(x).sum(axis=-1)
-    distance = size[..., :, None] + size[..., None, :] - 2 * jnp.einsum("btnc,btmc->btnm", x, x)
+    size = lambda z: jnp.square(z).sum(axis=-1)  # noqa: E731
+    distance = size(x)[..., :, None] + size(y)[..., None, :] - 2 * jnp.einsum("btnc,btmc->btnm", x, y)
     return jnp.exp(-distance / (2 * LOOK_ALIKE_WIDTH**2))
+
+
+def continuity(features: Float[Array, "b t h w c"]) -> Float[Array, "b t h*w h*w"]:
+    """How well a patch (axis 3) goes on with one of the frame before (axis 2), from 0 to 1.
+
+    Fully where it looks like it, or lies on it or next to it: an entity that turns looks otherwise, but is near. Before
+    the first frame stands the first.
+    """
+    h, w = features.shape[2:4]
+    before = jnp.concatenate([features[:, :1], features[:, :-1]], axis=1)
+    near = jnp.kron(_adjacent(h), _adjacent(w))
+    return 1 - (1 - alikeness(before, features)) * (1 - near)
 
 
 class Factorizer(nn.Module):
@@ -162,12 +175,14 @@ class Factorizer(nn.Module):
         noise = balance = None
         if competition is not None:
             noise, balance = competition.query_noise[:, None].astype(self.dtype), competition.balance
-        weight = alike = None
+        weight = alike = goes_on = None
         if self.rarity > 0 or balance is not None:
-            alike = alikeness(features)
+            alike = alikeness(features, features)
         if alike is not None and self.rarity > 0:
             weight = alike.sum(axis=-1)[:, :, None] ** -self.rarity
-        patches = Patches(keys, values, weight, alike)
+        if balance is not None:
+            goes_on = continuity(features)
+        patches = Patches(keys, values, weight, alike, goes_on)
         slots, attention, cache = self.compete(patches, Bidding(scale, noise, balance), cache)
         return Factors(slots, attention.reshape(b, t, -1, h, w)), cache
 
@@ -222,7 +237,8 @@ class Patches:
     keys: Any  # f[b t n d]
     values: Any  # f[b t n v]: what slots read, the content first and the place last
     weight: Any  # f32[b t 1 n] or None: how much a patch counts in what a slot reads
-    alike: Any  # f32[b t n n] or None: `alikeness`, for the balance
+    alike: Any  # f32[b t n n] or None: `alikeness` in the frame, for the balance
+    goes_on: Any  # f32[b t n n] or None: `continuity` from the frame before, for the balance
 
 
 @flax.struct.dataclass
@@ -240,9 +256,11 @@ def share_out(
     """Which slots hold a patch, summing to 1 over k.
 
     In balance, contents push each other out of a slot: what a slot bids for a patch is divided by (1 + u)^balance,
-    where u is how much it holds of contents that look unlike the patch. So a slot that holds one content, or nothing,
-    bids for that content as it likes. Slots that share contents evenly have the same values, bid the same, and would go
-    on so; in balance the least preference grows until each holds less to mix.
+    where u counts the contents that it holds and that look unlike the patch, and those it held in the frame before and
+    that do not go on in the patch. So a slot that holds one content and follows it, or nothing, bids for that as it
+    likes. Slots that share contents evenly have the same values, bid the same, and would go on so; in balance the least
+    preference grows until each holds less to mix. And an entity that turns and looks otherwise stays in its slot, which
+    is what slots learn from then.
 
     What a slot holds follows from the bids and the bids from what it holds: rounds go on from one to the other, each
     half of the way, towards where both agree (mean field).
@@ -257,12 +275,17 @@ def share_out(
         return attention
     handicap = jnp.zeros_like(logits)
     for _ in range(BALANCE_ROUNDS):
-        counted = _counted(attention, patches.weight)
-        alike = jnp.einsum("btkn,btnm->btkm", counted, patches.alike)
-        unlike = jnp.maximum(counted.sum(axis=-1, keepdims=True) - alike, 0.0)
-        handicap = 0.5 * (handicap + balance * jnp.log1p(unlike))
+        held = _counted(attention, patches.weight)
+        held_before = jnp.pad(held[:, :-1], [(0, 0), (1, 0), (0, 0), (0, 0)])
+        others = _unlike(held, patches.alike) + _unlike(held_before, patches.goes_on)
+        handicap = 0.5 * (handicap + balance * jnp.log1p(others))
         attention = jax.nn.softmax(logits - handicap, axis=2)
     return attention
+
+
+def _unlike(held: Float[Array, "b t k n"], alike: Float[Array, "b t n n"]) -> Float[Array, "b t k n"]:
+    """Of every patch of the last axis, how much a slot holds that is unlike it."""
+    return jnp.maximum(held.sum(axis=-1, keepdims=True) - jnp.einsum("btkn,btnm->btkm", held, alike), 0.0)
 
 
 def _counted(attention: Float[Array, "b t k n"], weight: Float[Array, "b t 1 n"] | None) -> Float[Array, "b t k n"]:
@@ -287,9 +310,14 @@ def blurred(x: Float[Array, "*b h w d"]) -> Float[Array, "*b h w d"]:
 
 
 def _blur_matrix(n: int) -> Float[Array, "n n"]:
-    near = jnp.eye(n, k=-1) + jnp.eye(n) + jnp.eye(n, k=1)
+    near = _adjacent(n)
     mean = near / near.sum(axis=1, keepdims=True)
     return mean @ mean
+
+
+def _adjacent(n: int) -> Float[Array, "n n"]:
+    """1 for a place in a row, itself and its neighbours."""
+    return jnp.eye(n, k=-1) + jnp.eye(n) + jnp.eye(n, k=1)
 
 
 def position_codes(h: int, w: int) -> Float[Array, "h w h+w+2"]:

@@ -11,6 +11,7 @@ from flam_jax.dynamics.factorizer import (
     Factorizer,
     Patches,
     alikeness,
+    continuity,
     coordinates,
     position_codes,
     share_out,
@@ -381,7 +382,7 @@ def test_who_holds_a_content_does_not_depend_on_where_it_lies(size, position_in_
 
 def test_look_alikes_are_counted():
     features = jnp.zeros((1, 1, 2, 3, 2)).at[0, 0, 0, 1].set(1.0)  # one patch unlike the five others
-    alike = alikeness(features)
+    alike = alikeness(features, features)
     assert jnp.allclose(alike.sum(axis=-1), jnp.asarray([[[5, 1, 5, 5, 5, 5]]]), atol=1e-3)
     assert jnp.allclose(alike, alike.swapaxes(-1, -2))
 
@@ -390,7 +391,8 @@ def balanced_share(logits, contents, balance):
     """Who holds patches that show `contents`, one name a patch, each content counting 1."""
     names = jnp.asarray(contents)
     alike = (names[:, None] == names[None]).astype(jnp.float32)
-    patches = Patches(None, None, (1 / alike.sum(axis=-1))[None, None, None], alike[None, None])
+    goes_on = jnp.ones((1, 1, *alike.shape))
+    patches = Patches(None, None, (1 / alike.sum(axis=-1))[None, None, None], alike[None, None], goes_on)
     attention = share_out(jnp.asarray(logits)[None, None], patches, balance)[0, 0]
     assert jnp.allclose(attention.sum(axis=0), 1.0, atol=1e-6)
     return attention
@@ -424,6 +426,39 @@ def test_in_balance_slots_part_what_they_share_nearly_evenly():
     assert (purity(free) < 0.5).all()
     assert (purity(balanced) > 0.6).all()
     assert (balanced[liked, liked] > 1.3 * free[liked, liked]).all()
+
+
+def test_a_patch_goes_on_with_what_looks_like_it_or_lies_beside_it():
+    """In a row of five the entity in the first turns and looks otherwise, that in the fourth goes to the fifth."""
+    background, entity, turned, other = jnp.eye(4)
+    before = jnp.stack([entity, background, background, other, background])
+    after = jnp.stack([turned, background, background, background, other])
+    goes_on = continuity(jnp.stack([before, after])[None, :, None])[0]
+    assert jnp.allclose(goes_on[1, :, 0], jnp.asarray([1, 1, 0, 0, 0]), atol=1e-3)  # by place alone
+    assert jnp.allclose(goes_on[1, :, 4], jnp.asarray([0, 0, 0, 1, 1]), atol=1e-3)
+    assert jnp.allclose(goes_on[1, :, 2], jnp.asarray([0, 1, 1, 1, 1]), atol=1e-3)
+    assert jnp.allclose(goes_on[0, :, 4], jnp.asarray([0, 1, 1, 1, 1]), atol=1e-3)  # the first frame after itself
+
+
+def test_in_balance_an_entity_that_turns_stays_in_its_slot():
+    """Two slots know two entities by their looks, but when the first one turns, each bids more for the other."""
+    entity, turned, other = jnp.eye(3)
+    background = jnp.zeros(3)
+    frames = jnp.stack([jnp.stack([first, background, background, other]) for first in (entity, turned)])
+    features = frames[None, :, None]
+    alike = alikeness(features, features)
+    weight = 1 / alike.sum(axis=-1)[:, :, None]
+    bids = jnp.asarray([[1.0, 0, 0, 0], [0, 0, 0, 1.0], [0, 1.0, 1.0, 0]])
+    logits = jnp.stack([bids, bids[:, ::-1]])[None]
+
+    def share(goes_on):
+        return share_out(logits, Patches(None, None, weight, alike, goes_on), jnp.full((), 6.0))[0]
+
+    own, swapped = (jnp.asarray([0, 1]), jnp.asarray([0, 3])), (jnp.asarray([1, 0]), jnp.asarray([0, 3]))
+    forgetful, balanced = share(jnp.ones_like(alike)), share(continuity(features))
+    assert (forgetful[1][swapped] > 0.9).all()
+    assert (balanced[0][own] > 0.9).all()
+    assert (balanced[1][own] > 0.6).all()
 
 
 def test_a_rare_content_is_not_drowned_by_a_background_in_the_same_slot():
