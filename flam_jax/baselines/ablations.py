@@ -32,17 +32,18 @@ class RecurrentFactorizer(Factorizer):
         """As the factorizer's, one frame after the other."""
         batch, frames = patches.keys.shape[:2]
         start = (self.init_cache((batch,)) if cache is None else cache)[:, None]
-        all_slots, all_attention = [], []
+        all_slots, all_attention, held = [], [], None
         for frame in range(frames):
             part = jax.tree.map(lambda x, frame=frame: x[:, frame : frame + 1], patches)
             slots, attention, readout = start, None, None
             for iteration in range(self.num_iterations):
                 if iteration == self.num_iterations - 1 and iteration > 0:
                     slots = implicit(slots, start)
-                slots, attention, readout = self.bid(slots, part, bidding)
+                slots, attention, readout = self.bid(slots, part, bidding, held)
                 slots = slots + self.mlp(self.mlp_norm(slots))
             slots = slots + self.read_last(readout)
             start = self.advance(slots)
+            held = part.counted(attention)
             all_slots.append(slots)
             all_attention.append(attention)
         cache = None if cache is None else start[:, 0]

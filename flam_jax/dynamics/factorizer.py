@@ -215,14 +215,18 @@ class Factorizer(nn.Module):
         slots: Float[Array, "b t k d"],
         patches: "Patches",
         bidding: "Bidding",
+        held_before: Float[Array, "b 1 k n"] | None = None,
     ) -> tuple[Float[Array, "b t k d"], Float[Array, "b t k n"], Float[Array, "b t k v"]]:
-        """One round of slot attention: updated slots, attention, and what each slot has read."""
+        """One round of slot attention: updated slots, attention, and what each slot has read.
+
+        With `held_before`, what slots held in the frame before these (`Patches.counted`), for the balance.
+        """
         queries = self.query(self.slot_norm(slots))
         if bidding.noise is not None:
             queries = queries + bidding.noise
         logits = jnp.einsum("btkd,btnd->btkn", self.direction(queries), patches.keys)
-        attention = share_out(logits.astype(jnp.float32) * bidding.scale, patches, bidding.balance)
-        read = normalize_over_patches(_counted(attention, patches.weight))
+        attention = share_out(logits.astype(jnp.float32) * bidding.scale, patches, bidding.balance, held_before)
+        read = normalize_over_patches(patches.counted(attention))
         readout = jnp.einsum("btkn,btnv->btkv", read.astype(self.dtype), patches.values)
         # A slot that knew where its content lies would bid by it, and hand an entity on to another slot on its way.
         known = readout if self.position_in_keys else readout[..., : self.slot_dim]
@@ -240,6 +244,10 @@ class Patches:
     alike: Any  # f32[b t n n] or None: `alikeness` in the frame, for the balance
     goes_on: Any  # f32[b t n n] or None: `continuity` from the frame before, for the balance
 
+    def counted(self, attention: Float[Array, "b t k n"]) -> Float[Array, "b t k n"]:
+        """How much slots hold of every patch, a whole content being 1 (as far as `weight` goes)."""
+        return attention if self.weight is None else attention * self.weight
+
 
 @flax.struct.dataclass
 class Bidding:
@@ -251,7 +259,10 @@ class Bidding:
 
 
 def share_out(
-    logits: Float[Array, "b t k n"], patches: "Patches", balance: Float[Array, ""] | None
+    logits: Float[Array, "b t k n"],
+    patches: "Patches",
+    balance: Float[Array, ""] | None,
+    held_before: Float[Array, "b 1 k n"] | None = None,
 ) -> Float[Array, "b t k n"]:
     """Which slots hold a patch, summing to 1 over k.
 
@@ -268,16 +279,18 @@ def share_out(
     Args:
       logits: what slots bid.
       patches: what they bid for.
-      balance: as in `Competition`; none by default.
+      balance: as in `Competition`.
+      held_before: what slots held in the frame before these (`Patches.counted`); nothing by default.
     """
     attention = jax.nn.softmax(logits, axis=2)
     if balance is None:
         return attention
+    first = jnp.zeros_like(logits[:, :1]) if held_before is None else held_before
     handicap = jnp.zeros_like(logits)
     for _ in range(BALANCE_ROUNDS):
-        held = _counted(attention, patches.weight)
-        held_before = jnp.pad(held[:, :-1], [(0, 0), (1, 0), (0, 0), (0, 0)])
-        others = _unlike(held, patches.alike) + _unlike(held_before, patches.goes_on)
+        held = patches.counted(attention)
+        last = jnp.concatenate([first, held[:, :-1]], axis=1)
+        others = _unlike(held, patches.alike) + _unlike(last, patches.goes_on)
         handicap = 0.5 * (handicap + balance * jnp.log1p(others))
         attention = jax.nn.softmax(logits - handicap, axis=2)
     return attention
@@ -286,10 +299,6 @@ def share_out(
 def _unlike(held: Float[Array, "b t k n"], alike: Float[Array, "b t n n"]) -> Float[Array, "b t k n"]:
     """Of every patch of the last axis, how much a slot holds that is unlike it."""
     return jnp.maximum(held.sum(axis=-1, keepdims=True) - jnp.einsum("btkn,btnm->btkm", held, alike), 0.0)
-
-
-def _counted(attention: Float[Array, "b t k n"], weight: Float[Array, "b t 1 n"] | None) -> Float[Array, "b t k n"]:
-    return attention if weight is None else attention * weight
 
 
 def implicit(slots: Float[Array, "b t k d"], initial: Float[Array, "*#b k d"]) -> Float[Array, "b t k d"]:

@@ -297,6 +297,15 @@ def test_competition_without_annealing_changes_nothing(sized):
         assert max_difference(annealed.slots, out.slots) > 1e-3, change
 
 
+def test_in_balance_nothing_depends_on_later_frames(sized):
+    model, variables, features = sized
+    t = features.shape[1] - 1
+    changed = features.at[:, t].set(-features[:, t])
+    annealed = competition(features, model.num_factors, model.model_dim, balance=jnp.full((), 6.0))
+    a, b = (apply(model, variables, x, annealed) for x in (features, changed))
+    assert max_difference((a.slots[:, :t], a.attention[:, :t]), (b.slots[:, :t], b.attention[:, :t])) == 0.0
+
+
 @pytest.mark.parametrize(("h", "w"), [(8, 8), (1, 3), (14, 2)])
 def test_position_codes_name_every_place_and_hold_a_step_that_is_the_same_everywhere(h, w):
     codes = position_codes(h, w)
@@ -459,6 +468,11 @@ def test_in_balance_an_entity_that_turns_stays_in_its_slot():
     assert (forgetful[1][swapped] > 0.9).all()
     assert (balanced[0][own] > 0.9).all()
     assert (balanced[1][own] > 0.6).all()
+    patches = Patches(None, None, weight, alike, continuity(features))
+    frames = [jax.tree.map(lambda x, frame=frame: x[:, frame : frame + 1], patches) for frame in range(2)]
+    first = share_out(logits[:, :1], frames[0], jnp.full((), 6.0))
+    second = share_out(logits[:, 1:], frames[1], jnp.full((), 6.0), frames[0].counted(first))
+    assert (second[0, 0][own] > 0.6).all()  # frame by frame, too
 
 
 def test_a_rare_content_is_not_drowned_by_a_background_in_the_same_slot():
