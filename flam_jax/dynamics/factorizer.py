@@ -67,14 +67,12 @@ def alikeness(features: Float[Array, "b t h w c"], others: Float[Array, "b t h w
     return jnp.exp(-distance / (2 * LOOK_ALIKE_WIDTH**2))
 
 
-def continuity(features: Float[Array, "b t h w c"]) -> Float[Array, "b t h*w h*w"]:
+def continuity(before: Float[Array, "b t h w c"], features: Float[Array, "b t h w c"]) -> Float[Array, "b t h*w h*w"]:
     """How well a patch (axis 3) goes on with one of the frame before (axis 2), from 0 to 1.
 
-    Fully where it looks like it, or lies on it or next to it: an entity that turns looks otherwise, but is near. Before
-    the first frame stands the first.
+    Fully where it looks like it, or lies on it or next to it: an entity that turns looks otherwise, but is near.
     """
     h, w = features.shape[2:4]
-    before = jnp.concatenate([features[:, :1], features[:, :-1]], axis=1)
     near = jnp.kron(_adjacent(h), _adjacent(w))
     return 1 - (1 - alikeness(before, features)) * (1 - near)
 
@@ -156,11 +154,9 @@ class Factorizer(nn.Module):
           Slots with their attention, and the new cache.
         """
         b, t, h, w, _ = features.shape
-        seen = features
-        if self.local_context:
-            before = features[:, :1] if last_features is None else last_features[:, None]
-            change = features - jnp.concatenate([before, features[:, :-1]], axis=1)
-            seen = jnp.concatenate([features, change], axis=-1)
+        first = features[:, :1] if last_features is None else last_features[:, None]
+        before = jnp.concatenate([first, features[:, :-1]], axis=1)
+        seen = jnp.concatenate([features, features - before], axis=-1) if self.local_context else features
         content = self.content(place(seen.astype(self.dtype), "batch", None, "patch"))
         if self.local_context:
             content = content + self.surroundings(blurred(nn.gelu(content)))
@@ -181,7 +177,7 @@ class Factorizer(nn.Module):
         if alike is not None and self.rarity > 0:
             weight = alike.sum(axis=-1)[:, :, None] ** -self.rarity
         if balance is not None:
-            goes_on = continuity(features)
+            goes_on = continuity(before, features)
         patches = Patches(keys, values, weight, alike, goes_on)
         slots, attention, cache = self.compete(patches, Bidding(scale, noise, balance), cache)
         return Factors(slots, attention.reshape(b, t, -1, h, w)), cache
