@@ -1,10 +1,13 @@
 """Each ablation lacks what it says it lacks, and nothing else."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import pytest
 
-from flam_jax.baselines.ablations import CoupledFlam, RecurrentFlam
+from flam_jax.baselines.ablations import CoupledFlam, RecurrentFactorizer, RecurrentFlam
+from flam_jax.dynamics.factorizer import Competition
 from flam_jax.dynamics.flam import Flam
 from tests.dynamics.models import SIZES, apply, make_model, max_difference
 
@@ -84,3 +87,24 @@ def test_all_three_have_about_as_many_parameters():
 
     for model_type in ABLATIONS:
         assert count(model_type) == pytest.approx(count(Flam), rel=0.1), model_type
+
+
+def test_in_balance_recurrent_slots_are_held_to_what_they_held_in_the_frame_before():
+    """A call forgets what was held before it, and slots carry over in the cache: in balance that is a difference."""
+    features = jnp.round(jax.random.normal(jax.random.key(0), (2, 2, 4, 4, 3)))
+    fields: dict[str, Any] = dict(
+        num_factors=3, slot_dim=8, num_iterations=2, num_heads=2, history=2, attention_sharpness=4.0
+    )
+    factorizer = RecurrentFactorizer(**fields, rarity=1.0)
+    variables = factorizer.init(jax.random.key(1), features)
+    start = factorizer.apply(variables, (2,), method="init_cache")
+
+    def second(balance):
+        competition = Competition(jnp.full(2, 4.0), jnp.zeros((2, 3, 8)), jnp.full((), balance))
+        both, _ = factorizer.apply(variables, features, start, competition)
+        _, cache = factorizer.apply(variables, features[:, :1], start, competition)
+        alone, _ = factorizer.apply(variables, features[:, 1:], cache, competition, features[:, 0])
+        return both.attention[:, 1:], alone.attention
+
+    assert max_difference(*second(0.0)) < 1e-5
+    assert max_difference(*second(6.0)) > 1e-3
