@@ -2,6 +2,7 @@
 
 import importlib.util
 import inspect
+import itertools
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -15,8 +16,10 @@ from flam_jax.process import has_tpu
 
 Result = TypeVar("Result")
 
-# The first process evaluates a finished model while the others have nothing left to do but to leave together with it.
-_LEAVE_TOGETHER_SECONDS = 7 * 86_400
+# How long processes wait for one that is at work: the first evaluates a finished model while the others have nothing
+# left to do but to leave together with it.
+_PATIENCE_SECONDS = 7 * 86_400
+_meetings = itertools.count()
 
 
 class ClusterError(RuntimeError):
@@ -45,7 +48,7 @@ def start(flags: Mapping[str, str] | None = None) -> None:
     elif not detect(os.environ):
         return
     if "shutdown_timeout_seconds" in inspect.signature(jax.distributed.initialize).parameters:  # not in older versions
-        arguments["shutdown_timeout_seconds"] = _LEAVE_TOGETHER_SECONDS
+        arguments["shutdown_timeout_seconds"] = _PATIENCE_SECONDS
     try:
         jax.distributed.initialize(**arguments)
     except (RuntimeError, ValueError) as error:
@@ -73,6 +76,20 @@ def detect(environment: Mapping[str, str]) -> str:
     return ""
 
 
+def wait_for_all() -> None:
+    """Returns when every process has come here, however long the slowest takes; all of them must come.
+
+    By way of the coordinator. What devices exchange is not for waiting: on CPUs the first exchange fails when one
+    process comes half a minute after another ("Gloo context initialization failed"), and where processes compile or
+    prepare data each for itself, on a machine with other work to do, they do not come closer together than that.
+    """
+    if jax.process_count() == 1:
+        return
+    from orbax.checkpoint import multihost  # slow to import, and of no use to a process alone
+
+    multihost.get_barrier_sync_fn()(key=f"flam_jax.{next(_meetings)}", timeout_ms=1000 * _PATIENCE_SECONDS)
+
+
 def on_first_process(
     function: Callable[[], Result], *, errors: type[Exception] | tuple[type[Exception], ...] = ()
 ) -> Result:
@@ -92,6 +109,7 @@ def on_first_process(
             message = {"result": function()}
         except kinds as error:
             message = {"error": str(error), "kind": [isinstance(error, kind) for kind in kinds].index(True)}
+    wait_for_all()
     message = json.loads(_broadcast(json.dumps(message).encode()))
     if "error" in message:
         raise kinds[message["kind"]](message["error"])

@@ -1,8 +1,22 @@
 """Who runs alone and who is one of several. Two processes that train as one are in `training/test_meshes.py`."""
 
+import os
+import socket
+import subprocess
+import sys
+
 import pytest
 
 from flam_jax import cluster
+
+LATE = """
+import sys, time
+from flam_jax import cluster
+
+coordinator, index = sys.argv[1:]
+cluster.start({"coordinator": coordinator, "num_processes": "2", "process_id": index})
+print(cluster.on_first_process(lambda: time.sleep(35) or "done"))
+"""
 
 
 @pytest.mark.parametrize(
@@ -49,3 +63,23 @@ def test_a_process_alone_does_what_the_first_would() -> None:
     assert cluster.on_first_process(lambda: (1, "a")) == (1, "a")
     with pytest.raises(ValueError, match="why"):
         cluster.on_first_process(lambda: int("why"), errors=ValueError)
+
+
+@pytest.mark.long
+def test_the_others_wait_longer_than_a_first_exchange_of_devices_would() -> None:
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        coordinator = f"localhost:{free.getsockname()[1]}"
+    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
+    commands = [[sys.executable, "-c", LATE, coordinator, str(index)] for index in range(2)]
+    running = [
+        subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        for command in commands
+    ]
+    try:
+        said = [process.communicate(timeout=200) for process in running]
+    finally:
+        for process in running:
+            process.kill()
+    assert [process.returncode for process in running] == [0, 0], said
+    assert all(out.endswith(b"done\n") for out, _ in said)

@@ -14,7 +14,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from flam_jax.checkpoints import Checkpoints, check_config, finished_step, write_finished, write_text
-from flam_jax.cluster import from_all_processes, on_this_process
+from flam_jax.cluster import from_all_processes, on_this_process, wait_for_all
 from flam_jax.config import Config, field_names, get_field, to_json
 from flam_jax.training.batches import DeviceBatch, Loader, next_batch
 from flam_jax.training.metrics import MetricWriter, NoWriter, Progress, describe_seconds
@@ -192,6 +192,7 @@ def _go(runs: "Sequence[_Run]", mesh: Mesh, rules: tuple[Rule, ...], stop: StopR
     seeds = [run.config.seed for run in runs]
     step = compile_step(shapes, batch_shapes, stage=stage, training=training, seeds=seeds, mesh=mesh)
     first.say_compiled(step.flops, step.bytes, time.monotonic() - began)
+    wait_for_all()
     # One bar for all. What runs have to say stands beside it, or on lines of its own.
     progress = Progress(stage.name, first.saved, first.end) if jax.process_index() == 0 else None
     for run in runs:
