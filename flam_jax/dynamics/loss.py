@@ -48,8 +48,8 @@ def dynamics_loss(
       actions: predict with these, of a model that infers none.
 
     Returns:
-      The loss; its parts (`prediction_loss_first` and `_last`: of the first and the last pass that was made); and the
-      output of the first pass.
+      The loss; its parts (`prediction_loss_first` and `_last`: of the first and the last pass that was made; `slot_loss`
+      of a model that learns its slots apart); and the output of the first pass.
     """
     output = model.apply(variables, features, competition, actions, rngs={"action": key})
     assert isinstance(output, FlamOutput)
@@ -77,9 +77,10 @@ def dynamics_loss(
         )
     kl = output.action_kl.sum(axis=-1).mean()
     loss = prediction + kl_weight * kl + output.auxiliary_loss
+    metrics = {"prediction_loss": prediction, "kl": kl, "prediction_loss_first": error, "prediction_loss_last": last}
     if slots_first is not False:
         loss = jnp.where(slots_first, output.slot_loss, loss)
-    metrics = {"prediction_loss": prediction, "kl": kl, "prediction_loss_first": error, "prediction_loss_last": last}
+        metrics["slot_loss"] = output.slot_loss
     return loss, metrics, output
 
 

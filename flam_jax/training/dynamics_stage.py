@@ -82,7 +82,7 @@ class DynamicsStage:
         competition = self.competition(progress, noise_key, features.shape[0])
         start = self.fields.prediction_steps_start
         several = progress >= start if start > 0 else True
-        slots_first = progress < self.fields.slots_share if isinstance(self.module, ObjectCentric) else False
+        slots_first = progress < self.fields.slots_share if self._slots_apart else False
         phase = dict(several=several, slots_first=slots_first, actions=self._true_actions(batch))
         loss, metrics, _ = self._dynamics_loss(params, features, action_key, kl_weight, competition, **phase)
         return loss, {**metrics, "kl_weight": kl_weight, "sharpness": competition.sharpness.mean()}
@@ -100,10 +100,12 @@ class DynamicsStage:
 
         The sharpness grows geometrically, with noise while it does; the noise of the queries falls linearly. The
         balance falls late: a slot that shares an entity and the background evenly with others lets go of it when the
-        competition is sharp enough to choose, and it is the balance that says of what.
+        competition is sharp enough to choose, and it is the balance that says of what. Where slots are learned apart
+        and then frozen, all this happens while they are learned.
         """
         fields = self.fields
-        share = jnp.clip(progress / max(fields.competition_warmup, 1e-6), 0, 1)
+        warmup = fields.competition_warmup * (fields.slots_share if self._slots_apart else 1)
+        share = jnp.clip(progress / max(warmup, 1e-6), 0, 1)
         jitter_key, query_key = jax.random.split(key)
         jitter = jnp.where(share < 1, fields.sharpness_jitter, 0.0) * jax.random.normal(jitter_key, (batch,))
         sharpness = fields.attention_sharpness * fields.first_sharpness ** (1 - share) * jnp.exp(jitter)
@@ -154,6 +156,11 @@ class DynamicsStage:
             return self.module.joint_token(jnp.asarray(batch["actions"], jnp.int32))
         return None
 
+    @property
+    def _slots_apart(self) -> bool:
+        """Whether the model learns its slots first, and its dynamics on them when they are frozen."""
+        return isinstance(self.module, ObjectCentric)
+
     def _dynamics_loss(
         self, params: Any, features: Any, key: Any, kl_weight: Any, competition: Any, **phase: Any
     ) -> Any:
@@ -192,6 +199,8 @@ class DynamicsStage:
         )
         values = {"loss": loss, **metrics, **health_values(output)}
         values["shuffle_gain"] = others / jnp.maximum(own, 1e-9) - 1
+        if self._slots_apart:
+            values["slot_loss"] = output.slot_loss
         return values, output.action_mean, centroids(output.attention)[:, 1:]
 
     @functools.cached_property
