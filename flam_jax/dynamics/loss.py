@@ -48,8 +48,8 @@ def dynamics_loss(
       actions: predict with these, of a model that infers none.
 
     Returns:
-      The loss; its parts (`prediction_loss_first` and `_last`: of the first and the last pass that was made; `slot_loss`
-      of a model that learns its slots apart); and the output of the first pass.
+      The loss; its parts (`prediction_loss_first` and `_last`: of the first and the last pass that was made;
+      `slot_loss` of a model that learns its slots apart); and the output of the first pass.
     """
     output = model.apply(variables, features, competition, actions, rngs={"action": key})
     assert isinstance(output, FlamOutput)
