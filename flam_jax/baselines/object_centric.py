@@ -128,6 +128,7 @@ class ObjectCentric(Flam, kw_only=True):
     feature_dim: int
     num_codes: int = 8
 
+    slot_parts: ClassVar[tuple[str, ...]] = ("factorizer", "decoder")  # what `slot_loss` trains, by its first name
     factorizer_type: ClassVar[Any] = SaviFactorizer
     forward_type: ClassVar[Any] = CoupledForwardDynamics
 

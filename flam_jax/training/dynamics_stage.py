@@ -131,6 +131,12 @@ class DynamicsStage:
             values["action_leak"] = leak
         return {f"validation/{name}": value for name, value in values.items()}, self._pictures(variables)
 
+    def trained(self, part: str, progress: jax.Array) -> jax.Array | bool:
+        """Slots that are learned apart are frozen at `slots_share`, and the dynamics on them wait until then."""
+        if not isinstance(self.module, ObjectCentric):
+            return True
+        return (progress < self.fields.slots_share) == (part in self.module.slot_parts)
+
     def warnings(self, values: Mapping[str, float]) -> list[str]:
         """What collapsed, and the remedy."""
         return health_warnings(values)

@@ -60,7 +60,7 @@ def train_step(
 
     loss, metrics, grads = _gradients(state.params, batch, key, progress, stage=stage, parts=training.accumulate)
     updates, opt_state = make_optimizer(training).update(grads, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, updates)
+    params = _only_trained(optax.apply_updates(state.params, updates), state.params, stage, progress)
     ema_params = state.ema_params
     if ema_params is not None:
         decay = training.ema_decay
@@ -78,6 +78,19 @@ def train_step(
         kept = dataclasses.replace(state, step=new.step)
         new = jax.tree.map(lambda updated, old: jnp.where(metrics["finite"], updated, old), new, kept)
     return new, metrics
+
+
+def _only_trained(new: Any, old: Any, stage: Stage, progress: jax.Array) -> Any:
+    """New parameters of the parts that the stage trains now; the others rest, against momentum and weight decay too."""
+    trained = getattr(stage, "trained", None)
+    if trained is None:
+        return new
+
+    def chosen(part: str) -> Any:
+        now = trained(part, progress)
+        return new[part] if now is True else jax.tree.map(lambda a, b: jnp.where(now, a, b), new[part], old[part])
+
+    return {part: chosen(part) for part in new}
 
 
 def _gradients(

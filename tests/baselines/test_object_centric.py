@@ -97,7 +97,7 @@ def test_slots_learn_first_and_alone_and_then_not_at_all(action_dim):
 
     for slots_first in (True, False):
         for name, part in gradient(variables, jnp.asarray(slots_first)).items():
-            of_slots = name in ("factorizer", "decoder")
+            of_slots = name in model.slot_parts
             leaves = jax.tree_util.tree_leaves_with_path(part)
             # Biases of keys change nothing in any attention.
             sizes = [float(jnp.abs(g).max()) for p, g in leaves if "'key']['bias']" not in jax.tree_util.keystr(p)]

@@ -11,6 +11,7 @@ import pytest
 from flam_jax.config import default_config
 from flam_jax.training.dynamics_stage import DynamicsStage
 from flam_jax.training.health import action_leak, centroids, health_warnings
+from flam_jax.training.step import init_state, train_step
 from flam_jax.training.tokenizer_stage import TokenizerStage
 from tests.tiny import BoardDataset
 
@@ -86,6 +87,29 @@ def test_schedules(tokenizer_params: Any) -> None:
     config.dynamics.update(kl_weight=0.0, kl_weight_final=1.0, competition_warmup=0.0, kl_anneal_start=1.0)
     stage = DynamicsStage(config, FakeData(), tokenizer_params)
     assert [float(stage.kl_weight(progress)) for progress in (0.0, 0.99, 1.0)] == [0.0, 0.0, 0.0]
+
+
+def test_slots_that_are_learned_apart_compete_and_change_until_they_are_frozen_and_no_longer(
+    tokenizer_params: Any,
+) -> None:
+    """Neither momentum nor weight decay moves what is frozen."""
+    config = small_config()
+    config.dynamics.update(name="playslot", slots_share=0.5, competition_warmup=0.5, prediction_steps=1)
+    config.dynamics.training.update(num_steps=6, weight_decay=0.1, window=2)
+    stage = DynamicsStage(config, FakeData(), tokenizer_params)
+    noisy = [float(stage.competition(p, jax.random.key(0), 99).sharpness.std()) > 0 for p in (0.24, 0.25)]
+    assert noisy == [True, False]
+    batch = {"frames": next(stage.make_loader())["frames"], "frozen": tokenizer_params}
+    training = config.dynamics.training
+    state = init_state(jax.random.key(0), batch, stage=stage, training=training)
+    step = jax.jit(lambda state: train_step(state, batch, stage=stage, training=training, seed=0)[0])
+    for number in range(6):
+        new = step(state)
+        same = jax.tree.map(lambda a, b: bool((a == b).all()), new.params, state.params)
+        for part, leaves in same.items():
+            rests = (number < 3) != (part in ("factorizer", "decoder"))
+            assert jax.tree.all(leaves) if rests else not jax.tree.all(leaves), (number, part)
+        state = new
 
 
 def test_evaluation_is_repeatable_and_complete(tokenizer_params: Any) -> None:

@@ -48,6 +48,24 @@ def test_the_states_of_several_runs_are_compiled_once() -> None:
     assert abs(kernels[0] - kernels[1]).max() > 0.01
 
 
+class RestingStage(TinyStage):
+    """One of its parts is trained in the first half alone."""
+
+    def trained(self, part: str, progress: Any) -> Any:
+        return progress < 0.5 if part == "into" else True
+
+
+def test_a_part_that_is_not_trained_now_stays_as_it_is() -> None:
+    state, batch, _ = make(num_steps=8, weight_decay=0.1)
+    training, stage = tiny_config(num_steps=8, weight_decay=0.1).tokenizer.training, RestingStage()
+    step = jax.jit(lambda state: train_step(state, batch, stage=stage, training=training, seed=0)[0])
+    for number in range(8):
+        new = step(state)
+        same = {part: bool((new.params[part]["kernel"] == state.params[part]["kernel"]).all()) for part in new.params}
+        assert same == {"into": number >= 4, "out": False}
+        state = new
+
+
 def test_the_loss_of_one_batch_falls() -> None:
     state, batch, step = make(num_steps=60)
     losses = []
