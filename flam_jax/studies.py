@@ -50,7 +50,8 @@ _MONOLITHIC_WIDTH = {"cpu": 96, "paper": 384, "debug": 24}
 WIDTH = {
     "genie": _MONOLITHIC_WIDTH,
     "adaworld": _MONOLITHIC_WIDTH,
-    "slotformer": _MONOLITHIC_WIDTH,
+    "playslot": {"cpu": 68, "paper": 272, "debug": 18},
+    "slotformer": {"cpu": 104, "paper": 416, "debug": 26},
     "action_conditioned": {"cpu": 140, "paper": 560, "debug": 36},
 }
 # Steps of a run on MultiGrid, where they are not the experiment's: a study on two cores takes hours, not days.

@@ -2,7 +2,9 @@
 
 SlotFormer (Wu et al. 2023) predicts the slots without actions; PlaySlot (Villar-Corrales & Behnke 2025) with a latent
 action a slot, a code of a book plus a continuous variation. The slots are those of SAVi (Kipf et al. 2022): those of a
-frame start from a prediction out of the last frame's, and a broadcast decoder turns them back into features.
+frame start from the last frame's, and a broadcast decoder turns them back into features. SAVi's predictor, which lets
+the slots attend to each other on the way to the next frame, is left out: with it they became alike and held no entity
+(docs/findings.md).
 
 One module holds both parts. `FlamOutput.slot_loss` is the loss of the slots; nothing of the prediction reaches them,
 and the training stage decides which of the two losses counts when.
@@ -19,7 +21,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from flam_jax.baselines.ablations import CoupledForwardDynamics, RecurrentFactorizer
 from flam_jax.baselines.codebook import Codebook
-from flam_jax.dynamics.attention import Attention, Mlp, empty_cache
+from flam_jax.dynamics.attention import empty_cache
 from flam_jax.dynamics.factorizer import Competition, position_codes
 from flam_jax.dynamics.flam import Flam, FlamOutput, StepOutput, check_frames
 from flam_jax.dynamics.inverse import ActionDistribution
@@ -27,23 +29,15 @@ from flam_jax.dynamics.streams import ContextStream
 
 
 class SaviFactorizer(RecurrentFactorizer):
-    """Slots of a frame start from a transition of the last frame's: attention over slots, then a perceptron.
-
-    Each is normalized after it is added, as in SAVi: what goes on to the next frame keeps its size however long the
-    video, and so do the gradients that come back.
-    """
+    """Slots of a frame start from the last frame's, normalized, so that they keep their size however long the video."""
 
     def setup(self):
         super().setup()
-        self.transition_norm = nn.LayerNorm(dtype=self.dtype)
-        self.transition = Attention(self.num_heads, self.dtype)
-        self.transition_mlp_norm = nn.LayerNorm(dtype=self.dtype)
-        self.transition_mlp = Mlp(self.dtype)
+        self.start_norm = nn.LayerNorm(dtype=self.dtype)
 
     def advance(self, slots: Float[Array, "b 1 k d"]) -> Float[Array, "b 1 k d"]:
         """What the next frame's slots start from."""
-        slots = self.transition_norm(slots + self.transition(slots, slots))
-        return self.transition_mlp_norm(slots + self.transition_mlp(slots))
+        return self.start_norm(slots)
 
 
 class BroadcastDecoder(nn.Module):
