@@ -51,7 +51,7 @@ WIDTH = {
     "genie": _MONOLITHIC_WIDTH,
     "adaworld": _MONOLITHIC_WIDTH,
     "playslot": {"cpu": 68, "paper": 272, "debug": 18},
-    "slotformer": {"cpu": 104, "paper": 416, "debug": 26},
+    "slotformer": _MONOLITHIC_WIDTH,
     "action_conditioned": {"cpu": 140, "paper": 560, "debug": 36},
 }
 # Steps of a run on MultiGrid, where they are not the experiment's: a study on two cores takes hours, not days.

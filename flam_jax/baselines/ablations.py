@@ -18,10 +18,6 @@ from flam_jax.dynamics.streams import ContextStream
 class RecurrentFactorizer(Factorizer):
     """No temporal attention: the slots of a frame start from those of the frame before it."""
 
-    def advance(self, slots: Float[Array, "b 1 k d"]) -> Float[Array, "b 1 k d"]:
-        """What the next frame's slots start from."""
-        return slots
-
     def init_cache(self, batch: tuple[int, ...]) -> Float[Array, "*b k d"]:
         """Before the first frame: the learned slots."""
         return jnp.broadcast_to(self.initial_slots.astype(self.dtype), (*batch, *self.initial_slots.shape))
@@ -41,8 +37,7 @@ class RecurrentFactorizer(Factorizer):
                     slots = implicit(slots, start)
                 slots, attention, readout = self.bid(slots, part, bidding, held)
                 slots = slots + self.mlp(self.mlp_norm(slots))
-            slots = slots + self.read_last(readout)
-            start = self.advance(slots)
+            start = slots = slots + self.read_last(readout)
             held = part.counted(attention)
             all_slots.append(slots)
             all_attention.append(attention)

@@ -2,9 +2,9 @@
 
 SlotFormer (Wu et al. 2023) predicts the slots without actions; PlaySlot (Villar-Corrales & Behnke 2025) with a latent
 action a slot, a code of a book plus a continuous variation. The slots are those of SAVi (Kipf et al. 2022): those of a
-frame start from the last frame's, and a broadcast decoder turns them back into features. SAVi's predictor, which lets
-the slots attend to each other on the way to the next frame, is left out: with it they became alike and held no entity
-(docs/findings.md).
+frame start from the last frame's, and a decoder turns them back into features. SAVi's predictor, which lets the slots
+attend to each other on the way to the next frame, is left out: with it they became alike and held no entity. The
+decoder is not SAVi's, which lets every slot paint a whole frame: patches ask the slots (docs/findings.md).
 
 One module holds both parts. `FlamOutput.slot_loss` is the loss of the slots; nothing of the prediction reaches them,
 and the training stage decides which of the two losses counts when.
@@ -21,43 +21,32 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from flam_jax.baselines.ablations import CoupledForwardDynamics, RecurrentFactorizer
 from flam_jax.baselines.codebook import Codebook
-from flam_jax.dynamics.attention import empty_cache
+from flam_jax.dynamics.aggregator import SlotCrossAttention
+from flam_jax.dynamics.attention import Mlp, empty_cache
 from flam_jax.dynamics.factorizer import Competition, position_codes
 from flam_jax.dynamics.flam import Flam, FlamOutput, StepOutput, check_frames
 from flam_jax.dynamics.inverse import ActionDistribution
 from flam_jax.dynamics.streams import ContextStream
 
 
-class SaviFactorizer(RecurrentFactorizer):
-    """Slots of a frame start from the last frame's, normalized, so that they keep their size however long the video."""
-
-    def setup(self):
-        super().setup()
-        self.start_norm = nn.LayerNorm(dtype=self.dtype)
-
-    def advance(self, slots: Float[Array, "b 1 k d"]) -> Float[Array, "b 1 k d"]:
-        """What the next frame's slots start from."""
-        return self.start_norm(slots)
-
-
-class BroadcastDecoder(nn.Module):
-    """Every slot paints features and a weight on every patch; the weights of a patch sum to 1 over the slots."""
+class SlotMixerDecoder(nn.Module):
+    """Patches ask slots what they show, each from its place (the slot mixer of Sajjadi et al. 2022)."""
 
     feature_dim: int
     grid: int
+    num_heads: int
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, slots: Float[Array, "*b k d"]) -> Float[Array, "*b h w c"]:
-        dim = slots.shape[-1]
+        *batch, _, dim = slots.shape
+        norm = lambda x: nn.LayerNorm(dtype=self.dtype)(x)  # noqa: E731
         codes = position_codes(self.grid, self.grid).astype(self.dtype)
-        position = nn.Dense(2 * dim, dtype=self.dtype, name="position")(codes)
-        x = nn.Dense(2 * dim, dtype=self.dtype, name="slot")(slots.astype(self.dtype))
-        x = nn.gelu(x[..., None, None, :] + position)
-        x = nn.gelu(nn.Dense(dim, dtype=self.dtype, name="hidden")(x))
-        x = nn.Dense(self.feature_dim + 1, dtype=self.dtype, name="out")(x).astype(jnp.float32)
-        weight = jax.nn.softmax(x[..., -1:], axis=-4)
-        return (weight * x[..., :-1]).sum(axis=-4)
+        position = nn.Dense(dim, dtype=self.dtype, name="position")(codes)
+        x = jnp.broadcast_to(position, (*batch, *position.shape))
+        x = x + SlotCrossAttention(self.num_heads, self.dtype, name="slots")(norm(x), norm(slots.astype(self.dtype)))
+        x = x + Mlp(self.dtype, name="mlp")(norm(x))
+        return nn.Dense(self.feature_dim, dtype=self.dtype, name="out")(norm(x)).astype(jnp.float32)
 
 
 @flax.struct.dataclass
@@ -123,7 +112,7 @@ class ObjectCentric(Flam, kw_only=True):
     num_codes: int = 8
 
     slot_parts: ClassVar[tuple[str, ...]] = ("factorizer", "decoder")  # what `slot_loss` trains, by its first name
-    factorizer_type: ClassVar[Any] = SaviFactorizer
+    factorizer_type: ClassVar[Any] = RecurrentFactorizer
     forward_type: ClassVar[Any] = CoupledForwardDynamics
 
     def setup(self):
@@ -131,7 +120,7 @@ class ObjectCentric(Flam, kw_only=True):
             num_blocks=self.num_blocks, num_heads=self.num_heads, history=self.history, dtype=self.dtype
         )
         self.factorizer = self.make_factorizer()
-        self.decoder = BroadcastDecoder(self.feature_dim, self.grid, self.dtype)
+        self.decoder = SlotMixerDecoder(self.feature_dim, self.grid, self.num_heads, self.dtype)
         if self.action_dim:
             self.context = ContextStream(**block)
             # Encodings that are snapped to codes, and variations, side by side.

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from flam_jax.baselines.object_centric import BroadcastDecoder, ObjectCentric
+from flam_jax.baselines.object_centric import ObjectCentric, SlotMixerDecoder
 from flam_jax.dynamics.loss import dynamics_loss
 from tests.dynamics.models import apply, max_difference, random_parameters
 
@@ -66,10 +66,11 @@ def test_nothing_depends_on_later_frames(action_dim):
     assert max_difference((a.slots[:, :3], a.next_features[:, :2]), (b.slots[:, :3], b.next_features[:, :2])) == 0.0
 
 
-def test_slots_keep_their_size_however_long_the_video():
+def test_slots_grow_by_no_more_than_a_little_a_frame():
+    """What is read of places is added in every frame; with SAVi's predictor it was four a frame."""
     model, variables, features = make(0, t=30)
     sizes = jnp.sqrt(jnp.square(apply(model, variables, features, method="factorize").slots).mean(axis=(0, 2, 3)))
-    assert float(sizes[20:].max()) < 1.5 * float(sizes[:10].max())
+    assert float(jnp.diff(sizes).max()) < 1.0
 
 
 def test_parts_called_alone_equal_the_whole():
@@ -116,9 +117,10 @@ def test_prior_actions_are_codes_with_a_variation():
     assert model.apply(variables, jax.random.key(0), (5, 4), method="sample_actions").shape == (5, 4, 3, 0)
 
 
-def test_the_decoder_mixes_what_the_slots_paint():
-    decoder, slots = BroadcastDecoder(2, 3), jnp.ones((1, 4, 8))
+def test_the_decoder_knows_no_order_of_slots():
+    decoder, slots = SlotMixerDecoder(2, 3, 2), jax.random.normal(jax.random.key(1), (1, 4, 8))
     variables = decoder.init(jax.random.key(0), slots)
-    one, four = (decoder.apply(variables, x) for x in (slots[:, :1], slots))
+    one, other = (decoder.apply(variables, x) for x in (slots, slots[:, ::-1]))
     assert one.shape == (1, 3, 3, 2)
-    assert max_difference(one, four) < 1e-6  # weights sum to 1
+    assert max_difference(one, other) < 1e-6
+    assert max_difference(one, decoder.apply(variables, slots.at[:, 2].set(0.0))) > 1e-3
