@@ -82,7 +82,7 @@ class DynamicsStage:
         competition = self.competition(progress, noise_key, features.shape[0])
         start = self.fields.prediction_steps_start
         several = progress >= start if start > 0 else True
-        slots_first = progress < self.fields.slots_share if self._slots_apart else False
+        slots_first = self._learns_slots(progress) if self._slot_parts else False
         phase = dict(several=several, slots_first=slots_first, actions=self._true_actions(batch))
         loss, metrics, _ = self._dynamics_loss(params, features, action_key, kl_weight, competition, **phase)
         return loss, {**metrics, "kl_weight": kl_weight, "sharpness": competition.sharpness.mean()}
@@ -104,7 +104,7 @@ class DynamicsStage:
         and then frozen, all this happens while they are learned.
         """
         fields = self.fields
-        warmup = fields.competition_warmup * (fields.slots_share if self._slots_apart else 1)
+        warmup = fields.competition_warmup * (fields.slots_share if self._slot_parts else 1)
         share = jnp.clip(progress / max(warmup, 1e-6), 0, 1)
         jitter_key, query_key = jax.random.split(key)
         jitter = jnp.where(share < 1, fields.sharpness_jitter, 0.0) * jax.random.normal(jitter_key, (batch,))
@@ -133,9 +133,9 @@ class DynamicsStage:
 
     def trained(self, part: str, progress: jax.Array) -> jax.Array | bool:
         """Slots that are learned apart are frozen at `slots_share`, and the dynamics on them wait until then."""
-        if not isinstance(self.module, ObjectCentric):
+        if not self._slot_parts:
             return True
-        return (progress < self.fields.slots_share) == (part in self.module.slot_parts)
+        return self._learns_slots(progress) == (part in self._slot_parts)
 
     def warnings(self, values: Mapping[str, float]) -> list[str]:
         """What collapsed, and the remedy."""
@@ -163,9 +163,13 @@ class DynamicsStage:
         return None
 
     @property
-    def _slots_apart(self) -> bool:
-        """Whether the model learns its slots first, and its dynamics on them when they are frozen."""
-        return isinstance(self.module, ObjectCentric)
+    def _slot_parts(self) -> tuple[str, ...]:
+        """Parts of a model that learns its slots first, and its dynamics when these are frozen; none of the others."""
+        return self.module.slot_parts if isinstance(self.module, ObjectCentric) else ()
+
+    def _learns_slots(self, progress: jax.Array) -> jax.Array:
+        """Whether such a model learns its slots at this share of training."""
+        return progress < self.fields.slots_share
 
     def _dynamics_loss(
         self, params: Any, features: Any, key: Any, kl_weight: Any, competition: Any, **phase: Any
@@ -205,7 +209,7 @@ class DynamicsStage:
         )
         values = {"loss": loss, **metrics, **health_values(output)}
         values["shuffle_gain"] = others / jnp.maximum(own, 1e-9) - 1
-        if self._slots_apart:
+        if self._slot_parts:
             values["slot_loss"] = output.slot_loss
         return values, output.action_mean, centroids(output.attention)[:, 1:]
 

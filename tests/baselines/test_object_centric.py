@@ -67,7 +67,7 @@ def test_nothing_depends_on_later_frames(action_dim):
 
 
 def test_slots_grow_by_no_more_than_a_little_a_frame():
-    """What is read of places is added in every frame; with SAVi's predictor it was four a frame."""
+    """What is read of places is added in every frame; with an earlier predictor it was four a frame."""
     model, variables, features = make(0, t=30)
     sizes = jnp.sqrt(jnp.square(apply(model, variables, features, method="factorize").slots).mean(axis=(0, 2, 3)))
     assert float(jnp.diff(sizes).max()) < 1.0
