@@ -17,7 +17,7 @@ from flam_jax.config import Config, field_names, get_field, load_config, overrid
 from flam_jax.training.dynamics_stage import DynamicsStage
 from flam_jax.training.flops import count_flops
 from flam_jax.training.state import TrainState, learning_rate, make_optimizer, new_state
-from flam_jax.training.step import init_state, train_step
+from flam_jax.training.step import init_state, spans, train_step
 from flam_jax.training.tokenizer_stage import TokenizerStage
 from tests.tiny import BoardDataset, tiny_config
 from tests.training.stand_in import TinyLoader, TinyStage
@@ -131,7 +131,8 @@ def test_every_experiment_trains_one_step(name: str, preset: str, stage_name: st
     training.update(batch_size=1, accumulate=1, window=2)
     validate(config)
     stage = make_stage(config, stage_name)
-    state = new_state(filled(shapes.params), make_optimizer(training), ema=training.ema_decay > 0)
+    optimizer = make_optimizer(training, spans(shapes.params, stage))
+    state = new_state(filled(shapes.params), optimizer, ema=training.ema_decay > 0)
     new, metrics = jax.jit(functools.partial(step, stage=stage))(state, make_batch(config, stage))
     assert int(new.step) == 1
     assert bool(metrics["finite"])

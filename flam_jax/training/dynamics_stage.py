@@ -19,6 +19,7 @@ from flam_jax.pictures import rollout_picture, slot_picture, to_uint8
 from flam_jax.training.codes import code_type, encode_records
 from flam_jax.training.health import action_leak, centroids, health_values, health_warnings
 from flam_jax.training.stage import Batch
+from flam_jax.training.state import WHOLE, Span
 from flam_jax.training.tokenizer_stage import to_float
 from flam_jax.training.validation import mean_values, validation_batches
 from flam_jax.world_model import WorldModel
@@ -131,11 +132,12 @@ class DynamicsStage:
             values["action_leak"] = leak
         return {f"validation/{name}": value for name, value in values.items()}, self._pictures(variables)
 
-    def trained(self, part: str, progress: jax.Array) -> jax.Array | bool:
+    def span(self, part: str) -> Span:
         """Slots that are learned apart are frozen at `slots_share`, and the dynamics on them wait until then."""
         if not self._slot_parts:
-            return True
-        return self._learns_slots(progress) == (part in self._slot_parts)
+            return WHOLE
+        share = self.fields.slots_share
+        return (0.0, share) if part in self._slot_parts else (share, 1.0)
 
     def warnings(self, values: Mapping[str, float]) -> list[str]:
         """What collapsed, and the remedy."""

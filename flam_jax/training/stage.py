@@ -17,8 +17,9 @@ class Stage(Protocol):
     A stage may also define
       `prepare(batch) -> batch`: what of the loss needs no gradient, done once where a batch is taken in parts;
       `frozen`: a tree of arrays that the loss reads and nobody trains; it stands in every batch under that name;
-      `trained(part, progress) -> bool`: whether a part of the parameters, by its first name, is trained at this share
-      of training; the others stay as they are, which gradients of zero alone do not see to;
+      `span(part) -> (first, last)`: the shares of training between which a part of the parameters, by its first name,
+      is trained, with a schedule of its own; before and after it stays as it is, which gradients of zero alone do not
+      see to;
       `warnings(values) -> list[str]`: sentences that name what collapsed and the remedy, made from every set of values
       that is logged.
     """

@@ -1,5 +1,7 @@
 """The training state, and the optimizer that a stage's configuration describes."""
 
+import math
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -10,6 +12,10 @@ from jax.typing import ArrayLike
 
 from flam_jax.config import Config
 from flam_jax.training.sharding import path_name
+
+# Shares of the training between which something is trained.
+Span = tuple[float, float]
+WHOLE: Span = (0.0, 1.0)
 
 
 @struct.dataclass
@@ -27,32 +33,62 @@ class TrainState:
         return self.params if self.ema_params is None else self.ema_params
 
 
-def learning_rate(step: ArrayLike, training: Config) -> jax.Array:
-    """Learning rate of update `step` (from 0): linear warm-up, then constant or a cosine to 0 at `num_steps`.
+def learning_rate(step: ArrayLike, training: Config, span: Span = WHOLE) -> jax.Array:
+    """Learning rate of update `step` (from 0) where parts are trained in `span` alone: a training of its own in there.
 
-    The first update has a non-zero rate, and update `warmup_steps` the full one.
+    Linear warm-up from the span's first step, then constant or a cosine to 0 at its last. The first update has a
+    non-zero rate, and update `warmup_steps` the full one.
     """
-    step = jnp.asarray(step, jnp.float32)
+    first, last = steps_of(span, training.num_steps)
+    step = jnp.asarray(step, jnp.float32) - first
     warm_up = jnp.minimum(1.0, (step + 1) / (training.warmup_steps + 1))
     if training.schedule == "constant":
         decay = jnp.ones_like(step)
     else:
-        share = (step - training.warmup_steps) / max(1, training.num_steps - training.warmup_steps)
+        share = (step - training.warmup_steps) / max(1, last - first - training.warmup_steps)
         decay = 0.5 * (1 + jnp.cos(jnp.pi * jnp.clip(share, 0, 1)))
     return training.learning_rate * warm_up * decay
 
 
-def make_optimizer(training: Config) -> optax.GradientTransformation:
-    """AdamW with clipping by the global norm; only kernels decay."""
-    adamw = optax.adamw(
-        lambda count: learning_rate(count, training),
-        weight_decay=training.weight_decay,
-        mask=lambda params: jax.tree_util.tree_map_with_path(
-            lambda path, _: path_name(path).endswith("kernel"), params
-        ),
-    )
+def steps_of(span: Span, num_steps: int) -> tuple[int, int]:
+    """The first step of a span, and the one after its last."""
+    first, last = (math.ceil(share * num_steps) for share in span)
+    return first, last
+
+
+def make_optimizer(training: Config, spans: Mapping[str, Span] | None = None) -> optax.GradientTransformationExtraArgs:
+    """AdamW with clipping by the global norm; only kernels decay.
+
+    Args:
+      training: `config.*.training`.
+      spans: when the parts of the parameters are trained, by their first names; all of the time by default. Outside of
+        its span a part stays as it is, against momentum and weight decay too, and so do its moments: its averages
+        begin, with their corrections, when its training does.
+
+    Its `update` takes the step as `at`.
+    """
+
+    def adamw(span: Span) -> optax.GradientTransformation:
+        first, _ = steps_of(span, training.num_steps)
+        return optax.adamw(
+            lambda count: learning_rate(first + count, training, span),
+            weight_decay=training.weight_decay,
+            mask=lambda params: jax.tree_util.tree_map_with_path(
+                lambda path, _: path_name(path).endswith("kernel"), params
+            ),
+        )
+
+    def within(span: Span) -> optax.GradientTransformation:
+        first, last = steps_of(span, training.num_steps)
+        trained = lambda _, at, **__: (at >= first) & (at < last)  # noqa: E731
+        return optax.conditionally_mask(adamw(span), trained, forward_extra_args=True)
+
     clip = optax.clip_by_global_norm(training.clip_norm) if training.clip_norm else optax.identity()
-    return optax.chain(clip, adamw)
+    if not spans or set(spans.values()) == {WHOLE}:
+        return optax.with_extra_args_support(optax.chain(clip, adamw(WHOLE)))
+    name = lambda span: "from_{:g}_to_{:g}".format(*span)  # noqa: E731
+    optimizers = {name(span): within(span) for span in spans.values()}
+    return optax.chain(clip, optax.partition(optimizers, {part: name(span) for part, span in spans.items()}))
 
 
 def new_state(params: Any, optimizer: optax.GradientTransformation, ema: bool) -> TrainState:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -15,7 +15,7 @@ from flam_jax.config import Config
 from flam_jax.training.flops import count_flops
 from flam_jax.training.sharding import RULES, Rule, placer, replicated, tree_shardings
 from flam_jax.training.stage import Batch, Stage
-from flam_jax.training.state import TrainState, learning_rate, make_optimizer, new_state
+from flam_jax.training.state import WHOLE, Span, TrainState, learning_rate, make_optimizer, new_state, steps_of
 
 # The values whose finiteness is watched; finite parameters follow from a finite norm.
 WATCHED = ("loss", "grad_norm", "param_norm")
@@ -36,7 +36,7 @@ def init_state(key: jax.Array, batch: Batch, *, stage: Stage, training: Config) 
     params = variables.pop("params")
     if variables:
         raise ValueError(f"stage {stage.name}: only params can be trained, but init made {sorted(variables)}")
-    return new_state(params, make_optimizer(training), ema=training.ema_decay > 0)
+    return new_state(params, make_optimizer(training, spans(params, stage)), ema=training.ema_decay > 0)
 
 
 def train_step(
@@ -59,8 +59,9 @@ def train_step(
     progress = state.step.astype(jnp.float32) / training.num_steps
 
     loss, metrics, grads = _gradients(state.params, batch, key, progress, stage=stage, parts=training.accumulate)
-    updates, opt_state = make_optimizer(training).update(grads, state.opt_state, state.params)
-    params = _only_trained(optax.apply_updates(state.params, updates), state.params, stage, progress)
+    when = spans(state.params, stage)
+    updates, opt_state = make_optimizer(training, when).update(grads, state.opt_state, state.params, at=state.step)
+    params = optax.apply_updates(state.params, updates)
     ema_params = state.ema_params
     if ema_params is not None:
         decay = training.ema_decay
@@ -70,7 +71,7 @@ def train_step(
         "loss": loss.astype(jnp.float32),
         "grad_norm": _norm(grads),
         "param_norm": _norm(params),
-        "learning_rate": learning_rate(state.step, training),
+        "learning_rate": _current_rate(state.step, training, set(when.values())),
     }
     metrics["finite"] = jnp.isfinite(jnp.stack([metrics[name] for name in WATCHED])).all()
     new = TrainState(step=state.step + 1, params=params, opt_state=opt_state, ema_params=ema_params)
@@ -80,17 +81,20 @@ def train_step(
     return new, metrics
 
 
-def _only_trained(new: Any, old: Any, stage: Stage, progress: jax.Array) -> Any:
-    """New parameters of the parts that the stage trains now; the others rest, against momentum and weight decay too."""
-    trained = getattr(stage, "trained", None)
-    if trained is None:
-        return new
+def _current_rate(step: jax.Array, training: Config, when: Iterable[Span]) -> jax.Array:
+    """The learning rate of what is trained at a step; the highest where spans overlap."""
+    rate = jnp.zeros(())
+    for span in when:
+        first, last = steps_of(span, training.num_steps)
+        now = (step >= first) & (step < last)
+        rate = jnp.maximum(rate, jnp.where(now, learning_rate(step, training, span), 0.0))
+    return rate
 
-    def chosen(part: str) -> Any:
-        now = trained(part, progress)
-        return new[part] if now is True else jax.tree.map(lambda a, b: jnp.where(now, a, b), new[part], old[part])
 
-    return {part: chosen(part) for part in new}
+def spans(params: Any, stage: Stage) -> dict[str, Span]:
+    """When the stage trains the parts of the parameters, by their first names."""
+    of = getattr(stage, "span", lambda part: WHOLE)
+    return {part: of(part) for part in params}
 
 
 def _gradients(

@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from flam_jax.training.sharding import make_mesh
-from flam_jax.training.state import learning_rate, make_optimizer
+from flam_jax.training.state import Span, learning_rate, make_optimizer
 from flam_jax.training.step import init_state, state_maker, state_shapes, stream_key, train_step
 from tests.training.stand_in import TinyLoader, TinyStage, tiny_config
 
@@ -49,21 +49,42 @@ def test_the_states_of_several_runs_are_compiled_once() -> None:
 
 
 class RestingStage(TinyStage):
-    """One of its parts is trained in the first half alone."""
+    """One of its parts is trained in the first half, the other one in the second."""
 
-    def trained(self, part: str, progress: Any) -> Any:
-        return progress < 0.5 if part == "into" else True
+    def span(self, part: str) -> Span:
+        return (0.0, 0.5) if part == "into" else (0.5, 1.0)
 
 
 def test_a_part_that_is_not_trained_now_stays_as_it_is() -> None:
-    state, batch, _ = make(num_steps=8, weight_decay=0.1)
+    """Against momentum and weight decay too."""
+    _, batch, _ = make()
     training, stage = tiny_config(num_steps=8, weight_decay=0.1).tokenizer.training, RestingStage()
+    state = init_state(jax.random.key(0), batch, stage=stage, training=training)
     step = jax.jit(lambda state: train_step(state, batch, stage=stage, training=training, seed=0)[0])
     for number in range(8):
         new = step(state)
         same = {part: bool((new.params[part]["kernel"] == state.params[part]["kernel"]).all()) for part in new.params}
-        assert same == {"into": number >= 4, "out": False}
+        assert same == {"into": number >= 4, "out": number < 4}
         state = new
+
+
+def test_a_part_that_rested_begins_as_if_training_did() -> None:
+    """Its first update is as large as the rate says, for each weight; AdamW's averages are corrected from there."""
+    _, batch, _ = make()
+    changes = dict(num_steps=100, learning_rate=0.01, weight_decay=0.0, schedule="cosine", warmup_steps=3)
+    training, stage = tiny_config(**changes).tokenizer.training, RestingStage()
+    state = init_state(jax.random.key(0), batch, stage=stage, training=training)
+    step = jax.jit(lambda state: train_step(state, batch, stage=stage, training=training, seed=0))
+    sizes, rates = [], []
+    for _ in range(54):
+        new, metrics = step(state)
+        moved = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), new.params, state.params)
+        sizes.append({part: leaves["kernel"] for part, leaves in moved.items()})
+        rates.append(float(metrics["learning_rate"]))
+        state = new
+    np.testing.assert_allclose([rates[0], rates[3], rates[50], rates[53]], [0.0025, 0.01, 0.0025, 0.01], rtol=1e-3)
+    assert rates[49] < 2e-4  # a schedule of its own, to its end
+    np.testing.assert_allclose([sizes[0]["into"], sizes[50]["out"]], 0.0025, rtol=1e-2)
 
 
 def test_the_loss_of_one_batch_falls() -> None:
