@@ -16,10 +16,15 @@ from flam_jax.dynamics.streams import ContextStream
 
 
 class RecurrentFactorizer(Factorizer):
-    """No temporal attention: the slots of a frame start from those of the frame before it."""
+    """No temporal attention: the slots of a frame start from those of the frame before it.
+
+    What goes on from frame to frame is the state of the recurrent update alone, which cannot grow. The perceptron and
+    the place come last in each frame: added to what goes on they pile up beyond the windows of training, and a slot
+    that knows its place hands an entity on to another slot on its way (docs/findings.md).
+    """
 
     def init_cache(self, batch: tuple[int, ...]) -> Float[Array, "*b k d"]:
-        """Before the first frame: the learned slots."""
+        """The state before the first frame: the learned slots."""
         return jnp.broadcast_to(self.initial_slots.astype(self.dtype), (*batch, *self.initial_slots.shape))
 
     def compete(
@@ -31,15 +36,13 @@ class RecurrentFactorizer(Factorizer):
         all_slots, all_attention, held = [], [], None
         for frame in range(frames):
             part = jax.tree.map(lambda x, frame=frame: x[:, frame : frame + 1], patches)
-            slots, attention, readout = start, None, None
+            state, attention, readout = start, None, None
             for iteration in range(self.num_iterations):
                 if iteration == self.num_iterations - 1 and iteration > 0:
-                    slots = implicit(slots, start)
-                slots, attention, readout = self.bid(slots, part, bidding, held)
-                slots = slots + self.mlp(self.mlp_norm(slots))
-            start = slots = slots + self.read_last(readout)
-            held = part.counted(attention)
-            all_slots.append(slots)
+                    state = implicit(state, start)
+                state, attention, readout = self.bid(state, part, bidding, held)
+            start, held = state, part.counted(attention)
+            all_slots.append(state + self.mlp(self.mlp_norm(state)) + self.read_last(readout))
             all_attention.append(attention)
         cache = None if cache is None else start[:, 0]
         return jnp.concatenate(all_slots, axis=1), jnp.concatenate(all_attention, axis=1), cache
