@@ -28,7 +28,9 @@ ABLATIONS = FLAM | {
 # The total size of the actions stays the same.
 FACTORS = FLAM | {f"K = {count}": {"num_factors": count} for count in (2, 4, 8, 16)}
 # One factor fewer than there are agents; about the same total size of the actions, which must be a multiple of three.
-CORRELATED = {"K = 3": {"num_factors": 3, "total_action_dim": 57}}
+# The balance pushes two agents out of one factor, where those that act alike should meet: once with it, once without.
+_THREE = {"num_factors": 3, "total_action_dim": 57}
+CORRELATED = {"K = 3": _THREE, "K = 3, no balance": {**_THREE, "balance": 0.0}}
 
 
 def _by_beta(row: str, betas: Sequence[float]) -> dict[str, dict[str, Any]]:
@@ -36,7 +38,8 @@ def _by_beta(row: str, betas: Sequence[float]) -> dict[str, dict[str, Any]]:
     return {f"{row}, β = {b:g}": {**MONOLITHIC[row], "kl_weight": b, "kl_weight_final": b} for b in betas}
 
 
-BETAS = FLAM | _by_beta("FLAM", (1e-5, 1e-4, 1e-3, 1e-2))
+# The paper's, and on to where actions cost more than they save: our errors are sums over other features than there.
+BETAS = FLAM | _by_beta("FLAM", (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0))
 # The same β does not let two models say the same: what AdaWorld's runs say must lie within the curve that β draws for
 # FLAM. A codebook's size is what it can say; four agents of three actions take 81 joint ones at a time.
 INFORMATION = {

@@ -66,9 +66,9 @@ def test_sweeps_change_one_thing():
             if cell.seed == 0 and cell.row.startswith(row_start)
         ]
 
-    assert values("sweeps", "K =", "num_factors", "total_action_dim") == [(2, 64), (4, 64), (16, 64), (3, 57)]
+    assert values("sweeps", "K =", "num_factors", "total_action_dim") == [(2, 64), (4, 64), (16, 64), (3, 57), (3, 57)]
     assert values("sweeps", "FLAM", "num_factors")[0] == (8,)  # not run twice
-    betas = [1e-5, 1e-4, 1e-3, 1e-2]
+    betas = [1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0]
     assert values("sweeps", "FLAM, β =", "kl_weight", "kl_weight_final") == [(beta, beta) for beta in betas]
     assert {cell.column for cell in cells("sweeps", "cpu")} == {"4agents", "16agents", "correlated"}
     assert {cell.folder for cell in cells("information", "cpu") if cell.row.startswith("FLAM, β")} < {

@@ -50,17 +50,39 @@ def test_nothing_depends_on_later_frames(model_type):
 
 
 def test_without_temporal_attention_slots_start_from_the_last_frames():
-    """The first frame's slots are FLAM's iterations without memory; those of the second come from where they ended."""
+    """The first frame's slots are those of a frame alone; those of the second come from where the first ended."""
     model, variables, features = make_model(SIZES[1], RecurrentFlam)
     names = set(variables["params"]["factorizer"])
     assert names == set(make_model(SIZES[1])[1]["params"]["factorizer"]) - {"time", "time_norm"}
     slots = apply(model, variables, features, method="factorize").slots
     alone = apply(model, variables, features[:, :1], method="factorize").slots
     assert max_difference(slots[:, :1], alone) < 1e-5
-    factorizer = variables["params"]["factorizer"] | {"initial_slots": slots[0, 0]}
+    cache = apply(model, variables, features[:, 0], method="init_cache")
+    actions = jnp.zeros((features.shape[0], model.num_factors, model.action_dim))
+    cache, _ = apply(model, variables, cache, features[:, 0], actions, method="step")
+    state = cache["factorizer"]
+    factorizer = variables["params"]["factorizer"] | {"initial_slots": state[0]}
     moved = {"params": variables["params"] | {"factorizer": factorizer}}
     second = apply(model, moved, features[:1, 1:2], method="factorize").slots
     assert max_difference(second, slots[:1, 1:2]) < 1e-4
+
+
+def test_slots_that_go_on_from_frame_to_frame_do_not_grow():
+    """However long the video is; dynamics that were trained on short windows would not know them any more."""
+    features = jnp.round(jax.random.normal(jax.random.key(0), (2, 40, 3, 3, 3)))
+    factorizer = RecurrentFactorizer(
+        num_factors=3, slot_dim=8, num_iterations=3, num_heads=2, history=2, attention_sharpness=4.0
+    )
+    variables = jax.tree.map(lambda leaf: 3 * leaf, factorizer.init(jax.random.key(1), features[:, :1]))
+    state = factorizer.apply(variables, (2,), method="init_cache")
+    most = jnp.maximum(1.0, jnp.abs(state).max())
+    step = jax.jit(lambda state, frame: factorizer.apply(variables, frame, state))
+    sizes = []
+    for frame in range(40):
+        factors, state = step(state, features[:, frame : frame + 1])
+        assert jnp.abs(state).max() <= most + 1e-5
+        sizes.append(float(jnp.sqrt(jnp.square(factors.slots).mean())))
+    assert max(sizes[20:]) < 1.2 * max(sizes[:4])
 
 
 def test_coupled_dynamics_see_all_next_slots_and_all_actions():
