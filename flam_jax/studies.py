@@ -63,6 +63,11 @@ STEPS = {"cpu": 2_000}
 # binds FLAM's slots, and makes AdaWorld learn late (RESULTS.md). Genie and the true actions do not use β: the field
 # is as it was when they were run, so that their records hold.
 GROWING = {"cpu": {model: {"kl_weight": 2e-4} for model in ("genie", "adaworld", "action_conditioned")}}
+# Slots that start from the last frame's must be trained on as many frames as they go on for: after windows of four they
+# change their entity in later frames (docs/findings.md). Windows twice as long, half as many: a step has as many frames.
+LONGER_WINDOWS = {
+    "cpu": {model: {"training.window": 8, "training.batch_size": 8} for model in ("playslot", "slotformer")}
+}
 # Steps that a model does in the time of one of FLAM's, on one core (RESULTS.md): about 2.9 against 8.7 a second.
 PACE = {"cpu": {"Genie": 0.33, "AdaWorld": 0.33}}
 # AdaWorld's runs lie up to 15 dB apart (but for those in FLAM's time, which end early); what is compared with it has as
@@ -218,8 +223,9 @@ def _grids(
 ) -> list[Cell]:
     if preset in STEPS:
         rows = {row: {"training.num_steps": STEPS[preset], **fields} for row, fields in rows.items()}
-    if preset in GROWING:
-        rows = {row: {**fields, **GROWING[preset].get(fields.get("name", "flam"), {})} for row, fields in rows.items()}
+    for special in (GROWING, LONGER_WINDOWS):
+        of_model = special.get(preset, {})
+        rows = {row: {**fields, **of_model.get(fields.get("name", "flam"), {})} for row, fields in rows.items()}
     return _cells("experiments/multigrid.py", variant, rows, preset, seeds, scattered)
 
 

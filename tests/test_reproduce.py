@@ -18,10 +18,21 @@ from flam_jax.build import build_dynamics
 from flam_jax.config import config_hash, field_names, get_field
 from flam_jax.process import COMPILED
 from flam_jax.schema import CHOICES
-from flam_jax.studies import GROWING, LEARNING_RATES, MORE_SEEDS, PRESETS, SEEDS, STUDIES, TUNING_SEEDS, cells
+from flam_jax.studies import (
+    GROWING,
+    LEARNING_RATES,
+    LONGER_WINDOWS,
+    MORE_SEEDS,
+    PRESETS,
+    SEEDS,
+    STUDIES,
+    TUNING_SEEDS,
+    cells,
+)
 from tests import readme
 
 ROOT = Path(__file__).parents[1]
+SPECIAL = (GROWING, LONGER_WINDOWS)  # what some models have of their own, by preset and model
 
 
 @pytest.fixture(autouse=True)
@@ -52,8 +63,10 @@ def test_rows_of_a_column_differ_in_the_model_alone(study, preset):
                 if get_field(config.dynamics, name) != get_field(flam.dynamics, name)
             }
             fewer_steps = {"training.num_steps"} if row.endswith(" in FLAM's time") else set()
-            growing = {"kl_weight"} if preset == "cpu" and config.dynamics.name in GROWING[preset] else set()
-            assert different <= {"name", "model_dim", "training.learning_rate"} | fewer_steps | growing
+            growing, longer = (special.get(preset, {}).get(config.dynamics.name, {}) for special in SPECIAL)
+            assert different <= {"name", "model_dim", "training.learning_rate"} | fewer_steps | {*growing, *longer}
+            frames = [c.dynamics.training.window * c.dynamics.training.batch_size for c in (config, flam)]
+            assert frames[0] == frames[1]
             if preset != "debug":
                 assert _parameters(config) == pytest.approx(_parameters(flam), rel=0.1)
 
