@@ -63,8 +63,8 @@ STEPS = {"cpu": 2_000}
 # binds FLAM's slots, and makes AdaWorld learn late (RESULTS.md). Genie and the true actions do not use β: the field
 # is as it was when they were run, so that their records hold.
 GROWING = {"cpu": {model: {"kl_weight": 2e-4} for model in ("genie", "adaworld", "action_conditioned")}}
-# Slots that start from the last frame's must be trained on as many frames as they go on for: after windows of four they
-# change their entity in later frames (docs/findings.md). Windows twice as long, half as many: a step has as many frames.
+# Slots that start from the last frame's change their entity beyond the frames that they were trained on, when these are
+# four (docs/findings.md). Windows twice as long, half as many: a step has as many frames.
 LONGER_WINDOWS = {
     "cpu": {model: {"training.window": 8, "training.batch_size": 8} for model in ("playslot", "slotformer")}
 }
