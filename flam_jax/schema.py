@@ -114,7 +114,9 @@ def default_config() -> Config:
                 position_in_keys=False,  # let slots compete for places as well as for contents
                 local_context=False,  # let patches see neighbours and what changed (no part of genie, adaworld)
                 codebook_size=8,  # of genie and playslot: how many actions there are
-                slots_share=0.5,  # of playslot and slotformer: share of training in which they learn their slots
+                # Of playslot and slotformer: share of training in which they learn their slots; these and, in the
+                # rest, the dynamics have the schedule of `training` each.
+                slots_share=0.5,
                 kl_weight=2e-4,  # beta, on summed squared error and summed KL
                 kl_weight_final=2e-4,  # beta is annealed geometrically to this value
                 kl_anneal_start=0.3,  # share of training at which annealing starts; it ends at 1
