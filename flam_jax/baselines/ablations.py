@@ -41,7 +41,7 @@ class RecurrentFactorizer(Factorizer):
             RecurrentFactorizer._frame,
             variable_broadcast="params",
             split_rngs={"params": False},
-            in_axes=(1, nn.broadcast),
+            in_axes=(1, nn.broadcast),  # type: ignore  # one for each argument
             out_axes=1,
             unroll=UNROLLED_FRAMES,
         )

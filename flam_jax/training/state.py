@@ -1,7 +1,7 @@
 """The training state, and the optimizer that a stage's configuration describes."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 import jax
@@ -80,14 +80,18 @@ def make_optimizer(training: Config, spans: Mapping[str, Span] | None = None) ->
 
     def within(span: Span) -> optax.GradientTransformation:
         first, last = steps_of(span, training.num_steps)
-        trained = lambda _, at, **__: (at >= first) & (at < last)  # noqa: E731
+
+        def trained(step: ArrayLike, **arguments: Any) -> jax.Array:
+            del step  # how often it was called, without the steps that were skipped
+            return (arguments["at"] >= first) & (arguments["at"] < last)
+
         return optax.conditionally_mask(adamw(span), trained, forward_extra_args=True)
 
     clip = optax.clip_by_global_norm(training.clip_norm) if training.clip_norm else optax.identity()
     if not spans or set(spans.values()) == {WHOLE}:
         return optax.with_extra_args_support(optax.chain(clip, adamw(WHOLE)))
     name = lambda span: "from_{:g}_to_{:g}".format(*span)  # noqa: E731
-    optimizers = {name(span): within(span) for span in spans.values()}
+    optimizers: dict[Hashable, optax.GradientTransformation] = {name(span): within(span) for span in spans.values()}
     return optax.chain(clip, optax.partition(optimizers, {part: name(span) for part, span in spans.items()}))
 
 
