@@ -17,6 +17,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, Shaped, UInt8
 
 from flam_jax import build
 from flam_jax.baselines.action_conditioned import ActionConditioned
+from flam_jax.baselines.object_centric import ObjectCentric
 from flam_jax.config import Config, from_json
 
 # The fields of the structs below carry no array types: jax builds them with placeholders inside its transformations.
@@ -29,10 +30,13 @@ class RolloutState:
     Attributes:
       cache: the dynamics model's memory of all frames before the current one.
       features: the current frame's quantized features, `f32[b h w c]`.
+      slots: the current frame's slots, `f32[b k d]`, of a model that goes on from them; None of the others, which go
+        on from the features.
     """
 
     cache: Any
     features: Any
+    slots: Any = None
 
 
 @struct.dataclass
@@ -187,8 +191,10 @@ class WorldModel:
         """
         features = self.encode(context)
         cache = self._dynamics(features[:, 0], method="init_cache")
-        if features.shape[1] > 1:
+        slots, goes_on_from_slots = None, isinstance(self.dynamics, ObjectCentric)
+        if features.shape[1] > 1 or goes_on_from_slots:
             slots = self._dynamics(features, method="factorize").slots
+        if features.shape[1] > 1:
             actions, _ = self._actions(slots, true_actions)
 
             def consume(cache: Any, frame: Any) -> tuple[Any, None]:
@@ -197,7 +203,7 @@ class WorldModel:
             # Time leads in the scan. The current frame is left for the first call of `step`, which brings its action.
             past = (jnp.moveaxis(features[:, :-1], 1, 0), jnp.moveaxis(actions, 1, 0))
             cache, _ = jax.lax.scan(consume, cache, past)
-        return RolloutState(cache=cache, features=features[:, -1])
+        return RolloutState(cache, features[:, -1], slots[:, -1] if goes_on_from_slots else None)
 
     @jax.jit
     def imagine(self, state: RolloutState, actions: Float[Array, "b k a"]) -> RolloutState:
@@ -207,11 +213,14 @@ class WorldModel:
           ValueError: the actions are not of the model's shape.
         """
         self._check_actions(actions, (self.num_factors, self.action_dim))
-        cache, out = self._dynamics(state.cache, state.features, actions, method="step")
-        features = out.next_features
+        if state.slots is None:
+            cache, out = self._dynamics(state.cache, state.features, actions, method="step")
+            slots, features = None, out.next_features
+        else:
+            cache, slots, features = self._dynamics(state.cache, state.slots, actions, method="imagine_slots")
         if self.quantize_predictions:
             features = self._tokenizer(features, method="quantize")
-        return RolloutState(cache=cache, features=features.astype(state.features.dtype))
+        return RolloutState(cache, features.astype(state.features.dtype), slots)
 
     @jax.jit
     def step(self, state: RolloutState, actions: Float[Array, "b k a"]) -> tuple[RolloutState, Float[Array, "b H W 3"]]:
@@ -237,7 +246,8 @@ class WorldModel:
         actions: Float[Array, "b steps k a"],
         true_actions: Shaped[Array, "b t *n"] | None = None,
     ) -> Float[Array, "b steps H W 3"]:
-        """Imagined frames that follow the context (PAPER: protocol): `step`, scanned in feature space.
+        """Imagined frames that follow the context (PAPER: protocol): `step`, scanned in feature space, and of
+        object-centric models in that of their slots.
 
         Args:
           context: true frames, 0..255.

@@ -67,6 +67,18 @@ def test_features_are_on_the_grid_unless_the_config_says_otherwise():
     assert len(np.unique(free.imagine(free.start(clips()[:, :1]), action).features)) > 3
 
 
+def test_an_object_centric_model_goes_on_from_its_slots():
+    """What is shown of them, and snapped to codes, is not what it goes on from."""
+    wm = tiny_model(name="playslot")
+    action = wm.sample_actions(jax.random.key(2), 2, 1)[:, 0]
+    for context in (1, CONTEXT):
+        state = wm.start(clips()[:, :context])
+        np.testing.assert_allclose(state.slots, wm.observe(clips()).slots[:, context - 1], atol=2e-5)
+        first, again = (wm.imagine(s, action) for s in (state, state.replace(features=-state.features)))
+        np.testing.assert_array_equal(first.features, again.features)
+    assert tiny_model().start(clips()[:, :CONTEXT]).slots is None
+
+
 def test_one_vmapped_step_is_a_batched_step():
     state = tiny_model().start(clips()[:, :CONTEXT])
     action = tiny_model().sample_actions(jax.random.key(3), 2, 1)[:, 0]

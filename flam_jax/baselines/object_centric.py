@@ -213,6 +213,17 @@ class ObjectCentric(Flam, kw_only=True):
         output = StepOutput(factors.slots[:, 0], factors.attention[:, 0], next_slots, self.decoder(next_slots))
         return {"factorizer": factorizer_cache, "forward": forward_cache, "last_features": features}, output
 
+    def imagine_slots(
+        self, cache: dict[str, Any], slots: Float[Array, "b k d"], actions: Float[Array, "b k a"]
+    ) -> tuple[dict[str, Any], Float[Array, "b k d"], Float[Array, "b h w c"]]:
+        """As `step` for a frame that was imagined, of which the slots are at hand: both models roll out in them.
+
+        Returns:
+          The cache, with which no true frame can be consumed any more, and the next slots and features.
+        """
+        next_slots, forward_cache = self.forward_dynamics(slots[:, None], actions[:, None], None, cache["forward"])
+        return {**cache, "forward": forward_cache}, next_slots[:, 0], self.decoder(next_slots[:, 0])
+
     def _encode_actions(self, slots: Float[Array, "b t k d"]) -> tuple[Array, VariedCodes | NoActions]:
         """Encodings before they are snapped to codes, and the distribution."""
         if not self.action_dim:

@@ -66,11 +66,21 @@ def test_nothing_depends_on_later_frames(action_dim):
     assert max_difference((a.slots[:, :3], a.next_features[:, :2]), (b.slots[:, :3], b.next_features[:, :2])) == 0.0
 
 
-def test_slots_grow_by_no_more_than_a_little_a_frame():
-    """What is read of places is added in every frame; with an earlier predictor it was four a frame."""
-    model, variables, features = make(0, t=30)
-    sizes = jnp.sqrt(jnp.square(apply(model, variables, features, method="factorize").slots).mean(axis=(0, 2, 3)))
-    assert float(jnp.diff(sizes).max()) < 1.0
+@pytest.mark.parametrize("action_dim", ACTION_DIMS)
+def test_imagined_slots_go_on_as_if_all_slots_had_been_given_at_once(action_dim):
+    model, variables, features = make(action_dim)
+    out = apply(model, variables, features)
+    cache = apply(model, variables, features[:, 0], method="init_cache")
+    cache, _ = apply(model, variables, cache, features[:, 0], out.actions[:, 0], method="step")
+    slots = [out.slots[:, 0], out.slots[:, 1]]
+    for t in (1, 2):
+        cache, after, shown = apply(model, variables, cache, slots[-1], out.actions[:, t], method="imagine_slots")
+        slots.append(after)
+    expected = apply(model, variables, jnp.stack(slots[:3], axis=1), out.actions, method="predict_slots")
+    assert max_difference(jnp.stack(slots[2:], axis=1), expected[:, 1:]) < 1e-5
+    decoded = apply(model, variables, features[:, :1], slots[-1][:, None], method="aggregate")[:, 0]
+    assert max_difference(shown, decoded) < 1e-5
+    assert max_difference(slots[2], out.slots[:, 2]) > 1e-3
 
 
 def test_parts_called_alone_equal_the_whole():
