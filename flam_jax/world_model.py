@@ -191,9 +191,7 @@ class WorldModel:
         """
         features = self.encode(context)
         cache = self._dynamics(features[:, 0], method="init_cache")
-        slots, goes_on_from_slots = None, isinstance(self.dynamics, ObjectCentric)
-        if features.shape[1] > 1 or goes_on_from_slots:
-            slots = self._dynamics(features, method="factorize").slots
+        slots = self._dynamics(features, method="factorize").slots  # compiled away where nothing needs them
         if features.shape[1] > 1:
             actions, _ = self._actions(slots, true_actions)
 
@@ -203,11 +201,12 @@ class WorldModel:
             # Time leads in the scan. The current frame is left for the first call of `step`, which brings its action.
             past = (jnp.moveaxis(features[:, :-1], 1, 0), jnp.moveaxis(actions, 1, 0))
             cache, _ = jax.lax.scan(consume, cache, past)
+        goes_on_from_slots = isinstance(self.dynamics, ObjectCentric)
         return RolloutState(cache, features[:, -1], slots[:, -1] if goes_on_from_slots else None)
 
     @jax.jit
     def imagine(self, state: RolloutState, actions: Float[Array, "b k a"]) -> RolloutState:
-        """One step in feature space, nothing decoded; `step` without the picture.
+        """One step with nothing decoded; `step` without the picture.
 
         Raises:
           ValueError: the actions are not of the model's shape.
