@@ -18,6 +18,7 @@ from flam_jax.evaluation.report import table
 from flam_jax.evaluation.style import STYLE
 
 CONFIDENCE = 0.95
+SAME_CEILING = 0.005  # dB: runs of one tokenizer and one split have the same ceiling but for rounding
 COLORS = ("#2563c9", "#c77d11", "#2e9e5b", "#b3363e", "#7a4fbf", "#4b5563")
 CEILING_COLOR = "#9aa3af"
 # Where a number lies in `evaluation.json`, and what tables call it.
@@ -165,8 +166,8 @@ def write_results(
     write_text(workdir / "results.json", json.dumps(result, indent=1) + "\n")
     note = (
         f"Preset {preset}. Means over seeds ± half of the 95 % confidence interval (Student's t); differences from the "
-        "first row likewise (Welch's t). All rows of a table use one data set and one tokenizer. The paper's figures "
-        "are of its own sizes and corpora."
+        "first row likewise (Welch's t). All rows of a table use one data set, and one tokenizer where nothing else is "
+        "said. The paper's figures are of its own sizes and corpora."
     )
     if missing:
         note += f" Not finished: {', '.join(missing)}."
@@ -209,11 +210,23 @@ def _column(column: str, rows: Mapping[str, Any]) -> str:
         for index, psnr in enumerate(cell["psnr"]):
             curves.append(Line(row if index == 0 else "", list(range(1, len(psnr) + 1)), psnr, color))
     devices = ", ".join(sorted({device for cell in rows.values() for device in cell["devices"]}))
-    facts = html.escape(devices)
+    facts = html.escape(f"{devices}. {_tokenizers(rows)}")
     charts = line_chart("PSNR, dB, every seed", curves, "step") + _by_information(rows)
     return (
         f'<section><h2>{html.escape(column)}</h2><p class="note">{facts}</p>{table(head, lines)}'
         f'{_equal_information(rows)}<div class="charts">{charts}</div></section>'
+    )
+
+
+def _tokenizers(rows: Mapping[str, Any]) -> str:
+    """Whether the runs of a column are of one tokenizer: its training differs from machine to machine."""
+    each = [cell["numbers"].get("ceiling_psnr_mean", {}).get("values", ()) for cell in rows.values()]
+    ceilings = list(itertools.chain.from_iterable(each))
+    if not ceilings or max(ceilings) - min(ceilings) < SAME_CEILING:
+        return ""
+    return (
+        f"The runs are not of one tokenizer, as those of one study on one machine are: its ceiling is "
+        f"{min(ceilings):.2f} dB for some and {max(ceilings):.2f} dB for others, which is part of every difference."
     )
 
 

@@ -85,6 +85,16 @@ def test_results_of_what_is_finished(tmp_path):
     assert "http" not in page
 
 
+def test_runs_of_another_tokenizer_are_told_apart_by_its_ceiling(tmp_path):
+    for ceiling, told in ((50.0, False), (49.7, True)):
+        other = result([30.0])
+        other["rollout"]["ceiling_psnr_mean"] = ceiling
+        columns = summarize([("a", "FLAM", 0, result([30.0])), ("a", "Genie", 0, other)])
+        page = write_results(tmp_path, "multigrid", "cpu", columns, []).read_text()
+        assert ("not of one tokenizer" in page) == told
+        assert ("49.70 dB for some and 50.00 dB for others" in page) == told
+
+
 def test_prediction_is_shown_by_what_the_actions_say_and_by_the_number_of_agents(tmp_path):
     def run(column, row, kl, psnr):
         return (column, row, 0, result([psnr, psnr], actions={"kl": kl}))
