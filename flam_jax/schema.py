@@ -234,9 +234,6 @@ _BOUNDS: dict[str, tuple[float, float]] = {
     "evaluation.num_pictures": (0, 1000),
 }
 _FOLDERS = ("data.path", "tokenizer.restore_from", "evaluation.weights")
-# Models whose slots of a frame start from the last frame's: every frame is traced and compiled by itself.
-_FRAME_BY_FRAME = ("playslot", "slotformer", "flam_recurrent")
-_MOST_FRAMES_COMPILED = 64
 _MOST_CLIP_BYTES = 2**30  # a record; the format of the files ends at twice that
 _MOST_BYTES = 2**44  # of one array or kind of parameters, over all devices: no machine has that much
 
@@ -391,20 +388,13 @@ def _check_dynamics(config: Config) -> None:
     _expect(window > passes, "dynamics.training.window", window, f"more than dynamics.prediction_steps = {passes}")
     known = dynamics.name != "action_conditioned" or config.data.name in ("multigrid", "procgen")
     _expect(known, "dynamics.name", dynamics.name, f"another model: the actions of {config.data.name} are not known")
-    if dynamics.name in _FRAME_BY_FRAME:
-        expected = f"at most {_MOST_FRAMES_COMPILED} with {dynamics.name}, which is compiled frame by frame"
-        _expect(window <= _MOST_FRAMES_COMPILED, "dynamics.training.window", window, expected)
 
 
 def _check_evaluation(config: Config) -> None:
-    dynamics, evaluation, clip = config.dynamics, config.evaluation, config.data.clip_length
+    evaluation, clip = config.evaluation, config.data.clip_length
     context, steps = evaluation.context, evaluation.steps
     room = f"context + steps = {context + steps} to be at most data.clip_length = {clip}"
     _expect(context + steps <= clip, "evaluation.steps", steps, room)
-    if dynamics.name in _FRAME_BY_FRAME:
-        room = f"context + steps = {context + steps} to be at most {_MOST_FRAMES_COMPILED} with {dynamics.name},"
-        expected = f"{room} which is compiled frame by frame"
-        _expect(context + steps <= _MOST_FRAMES_COMPILED, "evaluation.steps", steps, expected)
 
 
 def _expect(condition: bool, name: str, value: Any, expected: str) -> None:
