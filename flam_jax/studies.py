@@ -88,6 +88,7 @@ TUNED: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
         "adaworld": {"training.learning_rate": 3e-3},
         "genie": {"training.learning_rate": 3e-3},
         "playslot": {"training.learning_rate": 6e-3},
+        "slotformer": {"training.learning_rate": 6e-3},
     },
     "paper": {},
     "debug": {},
