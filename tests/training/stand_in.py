@@ -9,6 +9,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from flam_jax.config import default_config
+from flam_jax.training.state import Span
 
 
 class TinyStage:
@@ -44,6 +45,13 @@ class TinyStage:
         self.evaluated.append(step)
         norm = float(jnp.abs(variables["params"]["into"]["kernel"]).sum())
         return {"validation/norm": norm}, {"gray": np.full((4, 6, 3), 128, np.uint8)}
+
+
+class RestingStage(TinyStage):
+    """One of its parts is trained in the first half, the other one in the second."""
+
+    def span(self, part: str) -> Span:
+        return (0.0, 0.5) if part == "into" else (0.5, 1.0)
 
 
 class TinyLoader:

@@ -9,9 +9,9 @@ import optax
 import pytest
 
 from flam_jax.training.sharding import make_mesh
-from flam_jax.training.state import Span, learning_rate, make_optimizer
+from flam_jax.training.state import learning_rate, make_optimizer
 from flam_jax.training.step import init_state, state_maker, state_shapes, stream_key, train_step
-from tests.training.stand_in import TinyLoader, TinyStage, tiny_config
+from tests.training.stand_in import RestingStage, TinyLoader, TinyStage, tiny_config
 
 
 def make(**training: Any) -> tuple[Any, Any, Any]:
@@ -46,13 +46,6 @@ def test_the_states_of_several_runs_are_compiled_once() -> None:
     np.testing.assert_allclose(kernels[0], alone.params["into"]["kernel"], rtol=1e-6)
     assert (kernels[0] == kernels[2]).all()
     assert abs(kernels[0] - kernels[1]).max() > 0.01
-
-
-class RestingStage(TinyStage):
-    """One of its parts is trained in the first half, the other one in the second."""
-
-    def span(self, part: str) -> Span:
-        return (0.0, 0.5) if part == "into" else (0.5, 1.0)
 
 
 def test_a_part_that_is_not_trained_now_stays_as_it_is() -> None:

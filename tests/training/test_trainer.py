@@ -17,7 +17,7 @@ from flam_jax.checkpoints import CheckpointError, Checkpoints, finished_step, re
 from flam_jax.training.metrics import read_metrics
 from flam_jax.training.signals import Preempted
 from flam_jax.training.trainer import Job, NonFiniteError, train, train_together
-from tests.training.stand_in import TinyLoader, TinyStage, tiny_config
+from tests.training.stand_in import RestingStage, TinyLoader, TinyStage, tiny_config
 
 
 def same(first: Any, second: Any) -> bool:
@@ -61,6 +61,21 @@ def test_a_killed_run_ends_bit_identical(straight: Any, tmp_path: Path, killed_a
     with Checkpoints(tmp_path / "tokenizer") as here, Checkpoints(straight[0] / "tokenizer") as there:
         for name in ("loader", "step", "config"):
             assert here.meta()[name] == there.meta()[name]
+
+
+@pytest.mark.parametrize("killed_at", [6, 11])
+def test_a_run_whose_parts_are_trained_one_after_the_other_ends_bit_identical_too(
+    tmp_path: Path, killed_at: int
+) -> None:
+    """Killed while the first part is trained, and while the second one is; alone and with another seed."""
+    first, second = seed_jobs(tmp_path, (0, 1))
+    straight = train(RestingStage(), first.config, tmp_path / "straight", TinyLoader)
+    with pytest.raises(RuntimeError, match="killed"):
+        train(RestingStage(), first.config, tmp_path / "killed", lambda: StoppingLoader(killed_at))
+    assert same(train(RestingStage(), first.config, tmp_path / "killed", TinyLoader), straight)
+    assert values(tmp_path / "killed") == values(tmp_path / "straight")
+    jobs = [Job(RestingStage(), job.config, job.workdir, job.make_loader) for job in (first, second)]
+    assert close(train_together(jobs)[0], straight)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
