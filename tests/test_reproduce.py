@@ -80,6 +80,7 @@ def test_sweeps_change_one_thing():
         ]
 
     assert values("sweeps", "K =", "num_factors", "total_action_dim") == [(2, 64), (4, 64), (16, 64), (3, 57), (3, 57)]
+    assert values("sweeps", "K = 3", "balance") == [(6.0,), (0.0,)]
     assert values("sweeps", "FLAM", "num_factors")[0] == (8,)  # not run twice
     betas = [1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0]
     assert values("sweeps", "FLAM, β =", "kl_weight", "kl_weight_final") == [(beta, beta) for beta in betas]

@@ -15,8 +15,8 @@ from flam_jax.dynamics.inverse import ActionDistribution, gaussian
 from flam_jax.dynamics.streams import ContextStream
 
 # Frames that are compiled one after the other before the loop begins anew: a training window of that many has no loop,
-# which would make its gradient take nearly twice as long, and a long video compiles in a quarter of the time.
-UNROLLED_FRAMES = 4
+# which would make its gradient take about twice as long; a long video compiles in a fraction of the time.
+UNROLLED_FRAMES = 8
 
 
 class RecurrentFactorizer(Factorizer):

@@ -51,8 +51,8 @@ def learning_rate(step: ArrayLike, training: Config, span: Span = WHOLE) -> jax.
 
 
 def steps_of(span: Span, num_steps: int) -> tuple[int, int]:
-    """The first step of a span, and the one after its last."""
-    first, last = (math.ceil(share * num_steps) for share in span)
+    """The first step of a span, and the one after its last: those with `first <= step / num_steps < last`."""
+    first, last = (math.ceil(round(share * num_steps, 6)) for share in span)  # 0.7 of 10 steps would be 8
     return first, last
 
 

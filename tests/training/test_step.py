@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from flam_jax.training.sharding import make_mesh
-from flam_jax.training.state import learning_rate, make_optimizer
+from flam_jax.training.state import learning_rate, make_optimizer, steps_of
 from flam_jax.training.step import init_state, state_maker, state_shapes, stream_key, train_step
 from tests.training.stand_in import RestingStage, TinyLoader, TinyStage, tiny_config
 
@@ -78,6 +78,14 @@ def test_a_part_that_rested_begins_as_if_training_did() -> None:
     np.testing.assert_allclose([rates[0], rates[3], rates[50], rates[53]], [0.0025, 0.01, 0.0025, 0.01], rtol=1e-3)
     assert rates[49] < 2e-4  # a schedule of its own, to its end
     np.testing.assert_allclose([sizes[0]["into"], sizes[50]["out"]], 0.0025, rtol=1e-2)
+
+
+def test_a_span_has_the_steps_whose_progress_lies_in_it() -> None:
+    """The loss asks for the progress, in f32, and the optimizer for the step."""
+    for num_steps in (7, 10, 2000):
+        for share in (0.0, 0.1, 0.25, 0.3, 0.5, 0.6, 0.7, 1.0):
+            progress = np.arange(num_steps, dtype=np.float32) / num_steps
+            assert steps_of((share, 1.0), num_steps) == (int((progress < np.float32(share)).sum()), num_steps)
 
 
 def test_the_loss_of_one_batch_falls() -> None:
