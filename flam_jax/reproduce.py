@@ -1,10 +1,11 @@
 """Runs a whole comparison of the paper and writes its table. The same command goes on where an earlier one stopped.
 
-    python -m flam_jax.reproduce --study=STUDY --preset=cpu|paper --workdir=FOLDER [--jobs=N | --together] [...]
+    python -m flam_jax.reproduce --study=STUDY --preset=cpu|gpu|paper --workdir=FOLDER [--jobs=N | --together] [...]
 
     --study      multigrid, procgen, agents, slots, ablations, sweeps, information, or all; tuning, on the validation
                  split, is how the settings of the others were found
-    --preset     cpu: made for two CPU cores; paper: the paper's setting; debug: a few steps of two models, to try it
+    --preset     cpu: made for two CPU cores; gpu: MultiGrid at the paper's sizes, minutes a run on one GPU; paper: the
+                 paper's setting; debug: a few steps of two models, to try it
     --workdir    every run has a folder in it; results.json and results.html stand beside them
     --jobs       runs side by side, which share the CPU's cores evenly; more than one is for CPUs alone (default: 1)
     --together   trains the seeds of a model as one program, for a device that one run does not fill

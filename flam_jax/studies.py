@@ -9,7 +9,7 @@ from typing import Any
 from flam_jax.config import Config, ConfigError, get_field, load_config
 from flam_jax.messages import brief
 
-PRESETS = ("cpu", "paper", "debug")
+PRESETS = ("cpu", "gpu", "paper", "debug")
 SEEDS = (0, 1, 2)
 MORE_SEEDS = (*SEEDS, 3, 4, 5, 6, 7)  # of the rows whose runs lie so far apart that the interval of three says nothing
 TUNING_SEEDS = (100, 101, 102)  # none of those that are reported; the first alone in the first round
@@ -29,8 +29,14 @@ ABLATIONS = FLAM | {
 FACTORS = FLAM | {f"K = {count}": {"num_factors": count} for count in (2, 4, 8, 16)}
 # One factor fewer than there are agents; about the same total size of the actions, which must be a multiple of three.
 # The balance pushes two agents out of one factor, where those that act alike should meet: once with it, once without.
-_THREE = {"num_factors": 3, "total_action_dim": 57}
-CORRELATED = {"K = 3": _THREE, "K = 3, no balance": {**_THREE, "balance": 0.0}}
+_THREE = {
+    "cpu": {"num_factors": 3, "total_action_dim": 57},
+    "gpu": {"num_factors": 3, "total_action_dim": 225},
+    "debug": {"num_factors": 3, "total_action_dim": 57},
+}
+CORRELATED = {
+    preset: {"K = 3": three, "K = 3, no balance": {**three, "balance": 0.0}} for preset, three in _THREE.items()
+}
 
 
 def _by_beta(row: str, betas: Sequence[float]) -> dict[str, dict[str, Any]]:
@@ -49,20 +55,21 @@ INFORMATION = {
     "Genie, 512 codes": {**MONOLITHIC["Genie"], "codebook_size": 512},
 }
 # Models that have fewer parts than FLAM; with such widths the parameter counts agree within 10 % (counted by a test).
-_MONOLITHIC_WIDTH = {"cpu": 96, "paper": 384, "debug": 24}
+_MONOLITHIC_WIDTH = {"cpu": 96, "gpu": 384, "paper": 384, "debug": 24}
 WIDTH = {
     "genie": _MONOLITHIC_WIDTH,
     "adaworld": _MONOLITHIC_WIDTH,
-    "playslot": {"cpu": 68, "paper": 272, "debug": 18},
+    "playslot": {"cpu": 68, "gpu": 272, "paper": 272, "debug": 18},
     "slotformer": _MONOLITHIC_WIDTH,
-    "action_conditioned": {"cpu": 140, "paper": 560, "debug": 36},
+    "action_conditioned": {"cpu": 140, "gpu": 560, "paper": 560, "debug": 36},
 }
 # Steps of a run on MultiGrid, where they are not the experiment's: a study on two cores takes hours, not days.
 STEPS = {"cpu": 2_000}
 # On MultiGrid β of the monolithic models grows to its last value, with which they were tuned: all of it from the start
 # binds FLAM's slots, and makes AdaWorld learn late (RESULTS.md). Genie and the true actions do not use β: the field
 # is as it was when they were run, so that their records hold.
-GROWING = {"cpu": {model: {"kl_weight": 2e-4} for model in ("genie", "adaworld", "action_conditioned")}}
+_FROM_LITTLE = {model: {"kl_weight": 2e-4} for model in ("genie", "adaworld", "action_conditioned")}
+GROWING = {"cpu": _FROM_LITTLE, "gpu": _FROM_LITTLE}
 # Slots that start from the last frame's change their entity beyond the frames that they were trained on, when these are
 # four (docs/findings.md). Windows twice as long, half as many: a step has as many frames.
 LONGER_WINDOWS = {
@@ -77,18 +84,31 @@ SCATTERED = {"cpu": ("FLAM", "AdaWorld", "AdaWorld, β = 0.02")}
 # with one seed; of a model whose runs lie far apart the two that were best there with two seeds more, which makes no
 # model's trials fewer than FLAM's; and what came out best, where it is not the experiment's own (RESULTS.md). Not tried
 # yet: 6e-3 for Genie and the true actions; all of them for FLAM as it is and for the ablations.
-LEARNING_RATES = {"cpu": (7.5e-4, 1.5e-3, 3e-3, 6e-3), "paper": (5e-5, 1e-4, 2e-4), "debug": (7.5e-4, 1.5e-3)}
+LEARNING_RATES = {
+    "cpu": (7.5e-4, 1.5e-3, 3e-3, 6e-3),
+    "gpu": (2.5e-4, 5e-4, 1e-3, 2e-3),
+    "paper": (5e-5, 1e-4, 2e-4),
+    "debug": (7.5e-4, 1.5e-3),
+}
 FINALISTS: Mapping[str, Mapping[str, tuple[float, float]]] = {
     "cpu": {"AdaWorld": (1.5e-3, 3e-3)},
+    "gpu": {},
     "paper": {},
     "debug": {},
 }
+# At the sizes of `gpu` nothing has been tuned: the rates are a third of those of `cpu`, for every model.
 TUNED: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "cpu": {
         "adaworld": {"training.learning_rate": 3e-3},
         "genie": {"training.learning_rate": 3e-3},
         "playslot": {"training.learning_rate": 6e-3},
         "slotformer": {"training.learning_rate": 6e-3},
+    },
+    "gpu": {
+        "adaworld": {"training.learning_rate": 1e-3},
+        "genie": {"training.learning_rate": 1e-3},
+        "playslot": {"training.learning_rate": 2e-3},
+        "slotformer": {"training.learning_rate": 2e-3},
     },
     "paper": {},
     "debug": {},
@@ -142,7 +162,9 @@ def multigrid(preset: str) -> list[Cell]:
 
 
 def procgen(preset: str) -> list[Cell]:
-    """FLAM against the monolithic models on three games (PAPER: prediction)."""
+    """FLAM against the monolithic models on three games (PAPER: prediction), which the preset `gpu` does not know."""
+    if preset == "gpu":
+        return []
     games = ("bigfish", "leaper", "starpilot")
     return [cell for game in games for cell in _cells("experiments/procgen.py", game, MONOLITHIC, preset, SEEDS)]
 
@@ -168,7 +190,7 @@ def sweeps(preset: str) -> list[Cell]:
     alike (PAPER: number of factors)."""
     swept = _grids("4agents", FACTORS | BETAS, preset) + _grids("16agents", FLAM, preset)
     # The paper's setting has three factors there by itself.
-    return swept + _grids("correlated", FLAM if preset == "paper" else FLAM | CORRELATED, preset)
+    return swept + _grids("correlated", FLAM | CORRELATED.get(preset, {}), preset)
 
 
 def information(preset: str) -> list[Cell]:
@@ -214,6 +236,8 @@ def cells(study: str, preset: str) -> list[Cell]:
     for name, value, known in (("study", study, (*STUDIES, "all")), ("preset", preset, PRESETS)):
         if value not in known:
             raise ConfigError(f"--{name}={brief(value)}: expected one of {', '.join(known)}")
+    if study == "procgen" and preset == "gpu":
+        raise ConfigError("--preset=gpu: it is for MultiGrid alone; of procgen expected one of cpu, paper, debug")
     chosen = {name: make for name, make in STUDIES.items() if study == name or (study == "all" and make is not tuning)}
     by_folder = {cell.folder: cell for make in chosen.values() for cell in make(preset)}
     return list(by_folder.values())

@@ -28,7 +28,7 @@ EXPERIMENTS = {
     "procgen": ("", "bigfish", "leaper", "starpilot"),
     "nuplan": ("", "front"),
 }
-PRESETS = ("", "cpu", "debug")
+PRESETS = dict.fromkeys(EXPERIMENTS, ("", "cpu", "debug")) | {"multigrid": ("", "gpu", "cpu", "debug")}
 STAGES = ("tokenizer", "dynamics")
 FOLDER = Path(__file__).parents[1] / "experiments"
 
@@ -45,12 +45,12 @@ def test_the_table_above_is_complete() -> None:
         known = re.search(r"at most one of (.*) and at most one of (.*)", str(error.value))
         assert known is not None
         assert set(known[1].split(", ")) == set(variants) - {""}
-        assert set(known[2].split(", ")) == set(PRESETS) - {""}
+        assert set(known[2].split(", ")) == set(PRESETS[name]) - {""}
 
 
 @pytest.mark.parametrize(
     ("name", "variant", "preset"),
-    [(name, *words) for name, variants in EXPERIMENTS.items() for words in itertools.product(variants, PRESETS)],
+    [(name, *words) for name, variants in EXPERIMENTS.items() for words in itertools.product(variants, PRESETS[name])],
 )
 def test_every_variant_in_every_preset_is_valid_and_its_models_fit_together(
     name: str, variant: str, preset: str
@@ -108,8 +108,9 @@ def state_shapes(config: Config, stage: Any, batch: Any) -> TrainState:
     )
 
 
-@pytest.mark.parametrize("preset", ["", "cpu"])
-@pytest.mark.parametrize("name", EXPERIMENTS)
+@pytest.mark.parametrize(
+    ("name", "preset"), [(name, preset) for name in EXPERIMENTS for preset in PRESETS[name] if preset != "debug"]
+)
 @pytest.mark.parametrize("stage_name", STAGES)
 def test_every_experiment_trains_one_step(name: str, preset: str, stage_name: str) -> None:
     """The step at its full size is traced; one of a single window and a single prediction step, same model, is run.
