@@ -67,7 +67,7 @@ def _gpu(config: Config) -> None:
     dynamics = config.dynamics
     dynamics.total_action_dim = 32 * dynamics.num_factors
     dynamics.cache_codes = True
-    dynamics.training.update(num_steps=2_000, learning_rate=5e-4, warmup_steps=100)
+    dynamics.training.update(num_steps=2_000, learning_rate=5e-4, warmup_steps=100, eval_every=2_000)
 
 
 def _cpu(config: Config) -> None:
