@@ -5,11 +5,16 @@ from typing import cast
 
 import numpy as np
 from jaxtyping import Int8, Int16, UInt8
-from multigrid.core.agent import Agent
-from multigrid.core.grid import Grid
-from multigrid.core.world_object import Wall, WorldObj
 
+from data_pipelines.errors import missing_extra
 from data_pipelines.multigrid.environment import WalkEnv
+
+try:
+    from multigrid.core.agent import Agent
+    from multigrid.core.grid import Grid
+    from multigrid.core.world_object import Wall, WorldObj
+except ImportError as error:
+    raise missing_extra("multigrid", error) from error
 
 _FLOOR, _WALL, _AGENTS = 0, 1, 2
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -185,7 +186,19 @@ def test_path_that_cannot_be_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("name", "library"), [("multigrid", "multigrid"), ("procgen", "envpool")])
 @pytest.mark.parametrize("workers", [1, 2])
 def test_missing_library_names_the_extra(name: str, library: str, workers: int, make_config: MakeConfig) -> None:
-    # In a process of its own: an import that has failed leaves its traces.
+    config = make_config(name=name, frame_size=64, generate_workers=workers)
+    assert_the_extra_is_named(name, library, config, "data_pipelines.prepare(config)")
+
+
+def test_data_set_opens_without_its_library_and_asking_for_a_twin_names_the_extra(make_config: MakeConfig) -> None:
+    config = make_config()
+    prepare(config)
+    code = "data = data_pipelines.prepare(config); data.twin(data.split('test')[0])"
+    assert_the_extra_is_named("multigrid", "multigrid", config, code)
+
+
+def assert_the_extra_is_named(name: str, library: str, config: Any, code: str) -> None:
+    """In a process of its own, where the library is not there: an import that has failed leaves its traces."""
     code = f"""
 import sys
 from pathlib import Path
@@ -197,12 +210,13 @@ sys.meta_path.insert(0, Missing())
 if __name__ == "__main__":
     import data_pipelines
     from ml_collections import ConfigDict
+    config = ConfigDict({config.to_dict()})
     try:
-        data_pipelines.prepare(ConfigDict({make_config(name=name, frame_size=64, generate_workers=workers).to_dict()}))
+        {code}
     except data_pipelines.DataError as error:
         print(error)
 """
-    script = Path(make_config().path) / "script.py"
+    script = Path(config.path) / "script.py"
     script.write_text(code)
     result = subprocess.run(
         [sys.executable, str(script)], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": os.getcwd()}
