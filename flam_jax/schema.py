@@ -386,6 +386,13 @@ def _check_dynamics(config: Config) -> None:
     _expect(dim % heads == 0, "dynamics.num_heads", heads, f"a divisor of dynamics.model_dim = {dim}")
     window, passes = dynamics.training.window, dynamics.prediction_steps
     _expect(window > passes, "dynamics.training.window", window, f"more than dynamics.prediction_steps = {passes}")
+    if dynamics.name in ("playslot", "slotformer"):  # slots, then the dynamics on them: each warms up
+        steps, warmup = dynamics.training.num_steps, dynamics.training.warmup_steps
+        of_slots = math.ceil(round(dynamics.slots_share * steps, 6))
+        spans = [count for count in (of_slots, steps - of_slots) if count]  # none: what is not trained
+        share = f"dynamics.slots_share = {dynamics.slots_share:g}"
+        expected = f"less than {min(spans)}, the shorter part of {steps} steps with {share}"
+        _expect(warmup < min(spans), "dynamics.training.warmup_steps", warmup, expected)
     known = dynamics.name != "action_conditioned" or config.data.name in ("multigrid", "procgen")
     _expect(known, "dynamics.name", dynamics.name, f"another model: the actions of {config.data.name} are not known")
 

@@ -159,6 +159,14 @@ for _model in MODELS:
         fields(f"dynamics.name={_model} dynamics.total_action_dim=17", "dynamics.total_action_dim"),
         fields(f"dynamics.name={_model} data.frame_size=4096 tokenizer.patch_size=2", "tokenizer.patch_size"),
     ]
+for _model in ("playslot", "slotformer"):  # of the six steps each part has some
+    CONTRADICTIONS += [
+        fields(
+            f"dynamics.name={_model} dynamics.slots_share={share} dynamics.training.warmup_steps={steps}",
+            "dynamics.training.warmup_steps",
+        )
+        for share, steps in ((0.5, 3), (0.5, 5), (0.3, 2), (0.7, 1), (0, 6), (1, 6))
+    ]
 for _stage in STAGES:
     _training = f"{_stage}.training"
     CONTRADICTIONS += [
