@@ -326,6 +326,17 @@ def _check_field(name: str, value: Any) -> None:
         _expect(low <= value <= high, name, value, f"a number from {low:.12g} to {high:.12g}")
 
 
+def steps_of(span: tuple[float, float], num_steps: int) -> tuple[int, int]:
+    """The first step of a span of training, and the one after its last: those with `first <= step / num_steps < last`.
+
+    Args:
+      span: shares of the training between which something is trained.
+      num_steps: of the whole training.
+    """
+    first, last = (math.ceil(round(share * num_steps, 6)) for share in span)  # 0.7 of 10 steps would be 8
+    return first, last
+
+
 def is_folder_name(path: str) -> bool:
     """Whether a system takes it as the path of a folder, with room for the paths of what lies in it."""
     parts = path.encode(errors="replace").split(b"/")
@@ -388,7 +399,7 @@ def _check_dynamics(config: Config) -> None:
     _expect(window > passes, "dynamics.training.window", window, f"more than dynamics.prediction_steps = {passes}")
     if dynamics.name in ("playslot", "slotformer"):  # slots, then the dynamics on them: each warms up
         steps, warmup = dynamics.training.num_steps, dynamics.training.warmup_steps
-        of_slots = math.ceil(round(dynamics.slots_share * steps, 6))
+        of_slots, _ = steps_of((dynamics.slots_share, 1.0), steps)
         spans = [count for count in (of_slots, steps - of_slots) if count]  # none: what is not trained
         share = f"dynamics.slots_share = {dynamics.slots_share:g}"
         expected = f"less than {min(spans)}, the shorter part of {steps} steps with {share}"
@@ -421,5 +432,6 @@ __all__ = [
     "field_names",
     "get_field",
     "is_folder_name",
+    "steps_of",
     "validate",
 ]

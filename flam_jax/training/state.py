@@ -1,6 +1,5 @@
 """The training state, and the optimizer that a stage's configuration describes."""
 
-import math
 from collections.abc import Hashable, Mapping
 from typing import Any
 
@@ -11,6 +10,7 @@ from flax import struct
 from jax.typing import ArrayLike
 
 from flam_jax.config import Config
+from flam_jax.schema import steps_of
 from flam_jax.training.sharding import path_name
 
 # Shares of the training between which something is trained.
@@ -48,12 +48,6 @@ def learning_rate(step: ArrayLike, training: Config, span: Span = WHOLE) -> jax.
         share = (step - training.warmup_steps) / max(1, last - first - training.warmup_steps)
         decay = 0.5 * (1 + jnp.cos(jnp.pi * jnp.clip(share, 0, 1)))
     return training.learning_rate * warm_up * decay
-
-
-def steps_of(span: Span, num_steps: int) -> tuple[int, int]:
-    """The first step of a span, and the one after its last: those with `first <= step / num_steps < last`."""
-    first, last = (math.ceil(round(share * num_steps, 6)) for share in span)  # 0.7 of 10 steps would be 8
-    return first, last
 
 
 def make_optimizer(training: Config, spans: Mapping[str, Span] | None = None) -> optax.GradientTransformationExtraArgs:

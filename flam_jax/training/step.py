@@ -12,10 +12,11 @@ from jax.sharding import Mesh
 
 from flam_jax.axes import placed_by
 from flam_jax.config import Config
+from flam_jax.schema import steps_of
 from flam_jax.training.flops import count_flops
 from flam_jax.training.sharding import RULES, Rule, placer, replicated, tree_shardings
 from flam_jax.training.stage import Batch, Stage
-from flam_jax.training.state import WHOLE, Span, TrainState, learning_rate, make_optimizer, new_state, steps_of
+from flam_jax.training.state import WHOLE, Span, TrainState, learning_rate, make_optimizer, new_state
 
 # The values whose finiteness is watched; finite parameters follow from a finite norm.
 WATCHED = ("loss", "grad_norm", "param_norm")
