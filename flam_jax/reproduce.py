@@ -22,15 +22,18 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from multiprocessing import connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from flam_jax.command_line import check_workdir, read_flags
-from flam_jax.config import Config, ConfigError, config_hash, from_json, to_json
+from flam_jax.config import Config, ConfigError, config_hash, from_json, get_field, load_config, to_json
 from flam_jax.messages import brief, tell
 from flam_jax.process import compiled_once, settle
+from flam_jax.schema import field_names
 from flam_jax.studies import Cell, cells
 
 USAGE = (
@@ -111,7 +114,7 @@ def main(arguments: list[str]) -> int:
     except ConfigError as error:
         tell("flam_jax.reproduce", error)
         return 1
-    return run_study(study, preset, workdir, runs, jobs, together)
+    return run_study(study, preset, workdir, runs, jobs, together, changes)
 
 
 def _jobs(text: str) -> int:
@@ -149,13 +152,25 @@ def plan(chosen: list[Cell], workdir: Path, changes: dict[str, Any]) -> list[Run
     return list(runs.values())
 
 
-def run_study(study: str, preset: str, workdir: Path, runs: list[Run], jobs: int, together: bool) -> int:
+def run_study(
+    study: str,
+    preset: str,
+    workdir: Path,
+    runs: list[Run],
+    jobs: int,
+    together: bool,
+    changes: Mapping[str, Any] = MappingProxyType({}),
+) -> int:
     """Trains and evaluates all that is not done, and writes the results after each; returns the exit status."""
+
+    def write() -> Path:
+        return _write(study, preset, workdir, runs, changes)
+
     left = [run for run in runs if not run.is_done()]
     print(f"{study}: {len(runs)} runs, {len(runs) - len(left)} of them done", flush=True)
-    progress = _Progress(study, workdir, len(left), lambda: _write(study, preset, workdir, runs))
+    progress = _Progress(study, workdir, len(left), write)
     status = _side_by_side(left, progress, jobs) if jobs > 1 else _one_by_one(left, progress, together)
-    print(f"{study}: {_write(study, preset, workdir, runs)}", flush=True)
+    print(f"{study}: {write()}", flush=True)
     return status
 
 
@@ -296,7 +311,7 @@ def _status(exit_code: int | None) -> int:
     return exit_code if exit_code is not None and exit_code > 0 else 1
 
 
-def _write(study: str, preset: str, workdir: Path, runs: list[Run]) -> Path:
+def _write(study: str, preset: str, workdir: Path, runs: list[Run], changes: Mapping[str, Any]) -> Path:
     from flam_jax.evaluation.comparison import summarize, write_results
 
     results, missing = [], []
@@ -309,7 +324,26 @@ def _write(study: str, preset: str, workdir: Path, runs: list[Run]) -> Path:
         else:
             results.append((run.cell.column, run.cell.row, run.cell.seed, result))
     workdir.mkdir(parents=True, exist_ok=True)
-    return write_results(workdir, study, preset, summarize(results), missing)
+    flags = [f"--config.{name}={value}" for name, value in changes.items()]
+    return write_results(workdir, study, preset, summarize(results), missing, settings(runs), flags)
+
+
+def settings(runs: list[Run]) -> dict[str, dict[str, dict[str, Any]]]:
+    """By column and row the fields in which one row of the column is not as its experiment has it, and their values."""
+    columns: dict[str, list[tuple[Cell, Config]]] = {}
+    for run in runs:
+        if run.cell:
+            columns.setdefault(run.cell.column, []).append((run.cell, run.config))
+    found = {}
+    for column, rows in columns.items():
+        cell, _ = rows[0]
+        default = load_config(cell.experiment, cell.arguments)
+        known = [name for name in field_names(default) if name not in ("seed", "tokenizer.restore_from")]
+        names = [
+            name for name in known if any(get_field(config, name) != get_field(default, name) for _, config in rows)
+        ]
+        found[column] = {cell.row: {name: get_field(config, name) for name in names} for cell, config in rows}
+    return found
 
 
 if __name__ == "__main__":

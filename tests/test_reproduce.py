@@ -181,6 +181,24 @@ def test_a_tokenizer_that_the_user_names_is_taken():
     assert all(run.cell and run.config.tokenizer.restore_from == "runs/mine" for run in runs)
 
 
+def test_the_settings_are_what_the_rows_change_and_what_the_user_does():
+    changes = {"dynamics.training.weight_decay": "0.25"}
+    runs = reproduce.plan(cells("sweeps", "cpu"), Path("study"), changes)
+    found = reproduce.settings(runs)
+    assert set(found) == {"4agents", "16agents", "correlated"}
+    grid = found["4agents"]
+    assert set(grid) == {run.cell.row for run in runs if run.cell and run.cell.column == "4agents"}
+    assert {row: fields["dynamics.num_factors"] for row, fields in grid.items() if row.startswith("K = ")} == {
+        "K = 2": 2,
+        "K = 4": 4,
+        "K = 16": 16,
+    }
+    assert grid["FLAM, β = 0.1"]["dynamics.kl_weight_final"] == 0.1
+    assert {fields["dynamics.training.weight_decay"] for fields in grid.values()} == {0.25}
+    same = {"seed", "tokenizer.restore_from", "dynamics.model_dim", "data.name"}
+    assert not same & {name for fields in grid.values() for name in fields}
+
+
 def test_tuning_tries_no_model_less_often_than_flam_and_never_looks_at_the_test_split():
     first, second = {}, {}
     for cell in cells("tuning", "cpu"):

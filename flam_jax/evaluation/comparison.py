@@ -1,12 +1,15 @@
 """Many runs beside each other: means with confidence intervals over seeds, `results.json`, and a page."""
 
+import dataclasses
 import html
 import itertools
 import json
 import math
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -16,6 +19,9 @@ from flam_jax.checkpoints import write_text
 from flam_jax.evaluation.charts import Line, line_chart
 from flam_jax.evaluation.report import table
 from flam_jax.evaluation.style import STYLE
+
+# Of the rows of a column: the fields in which one of them is not as the experiment has it, and their values.
+Settings = Mapping[str, Mapping[str, Any]]
 
 CONFIDENCE = 0.95
 SAME_CEILING = 0.005  # dB: runs of one tokenizer and one split have the same ceiling but for rounding
@@ -140,7 +146,13 @@ def summarize(runs: Sequence[tuple[str, str, int, Mapping[str, Any]]]) -> dict[s
 
 
 def write_results(
-    workdir: str | Path, study: str, preset: str, columns: Mapping[str, Any], missing: Sequence[str]
+    workdir: str | Path,
+    study: str,
+    preset: str,
+    columns: Mapping[str, Any],
+    missing: Sequence[str],
+    settings: Mapping[str, Settings] = MappingProxyType({}),
+    changes: Sequence[str] = (),
 ) -> Path:
     """Writes `results.json` and `results.html` of a study.
 
@@ -150,15 +162,22 @@ def write_results(
       preset: its preset.
       columns: from `summarize`.
       missing: folders of the cells that are not finished.
+      settings: of the rows of every column.
+      changes: flags of the command that change fields in every run.
 
     Returns:
       Path of the page.
     """
     workdir = Path(workdir)
+    command = shlex.join(
+        ["python", "-m", "flam_jax.reproduce", f"--study={study}", f"--preset={preset}", *changes, "--workdir=WORKDIR"]
+    )
     result = {
         "study": study,
         "preset": preset,
+        "command": command,
         "confidence": CONFIDENCE,
+        "settings": dict(settings),
         "columns": columns,
         "at_equal_kl": {column: at_equal_information(rows) for column, rows in columns.items()},
         "missing": list(missing),
@@ -171,9 +190,8 @@ def write_results(
     )
     if missing:
         note += f" Not finished: {', '.join(missing)}."
-    body = _by_agents(columns) + "".join(_column(name, rows) for name, rows in columns.items())
+    body = _by_agents(columns) + "".join(_column(name, rows, settings.get(name, {})) for name, rows in columns.items())
     title = html.escape(f"Study {study}")
-    command = f"python -m flam_jax.reproduce --study={study} --preset={preset} --workdir=WORKDIR"
     path = workdir / "results.html"
     write_text(
         path,
@@ -186,7 +204,7 @@ def write_results(
     return path
 
 
-def _column(column: str, rows: Mapping[str, Any]) -> str:
+def _column(column: str, rows: Mapping[str, Any], settings: Settings) -> str:
     first = next(iter(rows.values()))
     shown = [name for name in NUMBERS if any(name in cell["numbers"] for cell in rows.values())]
     reported = [name for name in shown if any(name in PAPER.get((column, row), {}) for row in rows)]
@@ -212,10 +230,20 @@ def _column(column: str, rows: Mapping[str, Any]) -> str:
     devices = ", ".join(sorted({device for cell in rows.values() for device in cell["devices"]}))
     facts = html.escape(f"{devices}. {_tokenizers(rows)}")
     charts = line_chart("PSNR, dB, every seed", curves, "step") + _by_information(rows)
+    charts += "".join(_by_setting(rows, settings, swept) for swept in SWEPT)
     return (
         f'<section><h2>{html.escape(column)}</h2><p class="note">{facts}</p>{table(head, lines)}'
-        f'{_equal_information(rows)}<div class="charts">{charts}</div></section>'
+        f'{_equal_information(rows)}<div class="charts">{charts}</div>{_settings(rows, settings)}</section>'
     )
+
+
+def _settings(rows: Mapping[str, Any], settings: Settings) -> str:
+    """What the rows were run with, where it is not the experiment's."""
+    names = list(dict.fromkeys(name for row in rows for name in settings.get(row, {})))
+    if not names:
+        return ""
+    lines = [[row, *(str(settings.get(row, {}).get(name, "–")) for name in names)] for row in rows]
+    return f"<details><summary>Settings other than the experiment's</summary>{table(['', *names], lines)}</details>"
 
 
 def _tokenizers(rows: Mapping[str, Any]) -> str:
@@ -293,6 +321,55 @@ def _by_information(rows: Mapping[str, Any]) -> str:
     return line_chart("PSNR mean, dB, by what the actions say", lines, "KL, nats a frame")
 
 
+@dataclasses.dataclass(frozen=True)
+class _Swept:
+    """Fields that say one thing, by which prediction is drawn where rows differ in nothing else."""
+
+    fields: tuple[str, ...]  # the last is the one that is drawn
+    title: str
+    x_name: str
+    logarithmic: bool
+
+
+SWEPT = (
+    _Swept(("dynamics.num_factors",), "PSNR mean, dB, by the number of factors", "factors", False),
+    _Swept(("dynamics.kl_weight", "dynamics.kl_weight_final"), "PSNR mean, dB, by β", "log10 β", True),
+    _Swept(("dynamics.training.learning_rate",), "PSNR mean, dB, by the learning rate", "log10 learning rate", True),
+)
+
+
+def _by_setting(rows: Mapping[str, Any], settings: Settings, swept: _Swept) -> str:
+    """Mean PSNR by one setting, under the tokenizer's own; empty where no rows differ in it alone."""
+    groups: dict[str, list[tuple[float, str]]] = {}
+    for row in rows:
+        fields = dict(settings.get(row, {}))
+        x, *_ = [fields.pop(name, None) for name in reversed(swept.fields)]
+        if x is not None and (x > 0 or not swept.logarithmic):
+            groups.setdefault(repr(fields), []).append((math.log10(x) if swept.logarithmic else float(x), row))
+    lines, ceilings = [], []
+    found = [sorted(group) for group in groups.values() if len({x for x, _ in group}) > 1]
+    for color, group in zip(itertools.cycle(COLORS), found, strict=False):
+        name = next(row for row in rows if row in {member for _, member in group})
+        numbers = [(x, rows[row]["numbers"]) for x, row in group]
+        lines += _dots_and_means(name.split(",")[0], [(x, each["psnr_mean"]) for x, each in numbers], color)
+        ceilings += [(x, each["ceiling_psnr_mean"]["mean"]) for x, each in numbers]
+    if not lines:
+        return ""
+    highest = {x: max(y for other, y in ceilings if other == x) for x, _ in sorted(ceilings)}
+    lines.append(Line("tokenizer (ceiling)", list(highest), list(highest.values()), CEILING_COLOR, dashed=True))
+    return line_chart(swept.title, lines, swept.x_name)
+
+
+def _dots_and_means(name: str, points: Sequence[tuple[float | int, Mapping[str, Any]]], color: str) -> list[Line]:
+    """Every seed a dot, and their means joined."""
+    seeds = [(x, value) for x, entry in points for value in entry["values"]]
+    means = [(x, entry["mean"]) for x, entry in points]
+    return [
+        Line(name, [x for x, _ in seeds], [y for _, y in seeds], color, joined=False),
+        Line("", [x for x, _ in means], [y for _, y in means], color),
+    ]
+
+
 def _equal_information(rows: Mapping[str, Any]) -> str:
     """A table of PSNR at equal KL; empty where the first model has one bottleneck only."""
     lines = []
@@ -328,15 +405,12 @@ def _by_agents(columns: Mapping[str, Any]) -> str:
             for column, count in counts.items()
             if row in columns[column]
         ]
-        seeds = [(count, value) for count, entry in found for value in entry["values"]]
-        means = [(count, entry["mean"]) for count, entry in found]
-        lines.append(Line(row, [x for x, _ in seeds], [y for _, y in seeds], color, joined=False))
-        lines.append(Line("", [x for x, _ in means], [y for _, y in means], color))
+        lines += _dots_and_means(row, found, color)
     ceilings = [
         (count, max(cell["numbers"]["ceiling_psnr_mean"]["mean"] for cell in columns[column].values()))
         for column, count in counts.items()
     ]
-    lines.append(Line("tokenizer (ceiling)", [x for x, _ in ceilings], [y for _, y in ceilings], CEILING_COLOR))
+    lines.append(Line("tokenizer (ceiling)", [x for x, _ in ceilings], [y for _, y in ceilings], CEILING_COLOR, True))
     chart = line_chart("PSNR mean, dB, every seed", lines, "agents")
     return f'<section><h2>By the number of agents</h2><div class="charts">{chart}</div></section>'
 

@@ -114,6 +114,50 @@ def test_prediction_is_shown_by_what_the_actions_say_and_by_the_number_of_agents
     assert chart.count('<rect x="') == 3  # FLAM, Genie and the tokenizer
 
 
+def test_prediction_is_shown_by_a_setting_where_rows_differ_in_nothing_else(tmp_path):
+    own = {"dynamics.name": "flam", "dynamics.num_factors": 8, "dynamics.kl_weight": 0.005, "steps": 2000}
+    rows = {
+        "FLAM": own,
+        "K = 2": own | {"dynamics.num_factors": 2},
+        "K = 16": own | {"dynamics.num_factors": 16},
+        "FLAM, β = 1": own | {"dynamics.kl_weight": 1.0},
+        "Genie": own | {"dynamics.name": "genie", "dynamics.num_factors": 4},
+        "FLAM in less time": own | {"dynamics.num_factors": 4, "steps": 500},
+    }
+    settings = {
+        "4agents": {
+            row: {"dynamics.kl_weight_final": values["dynamics.kl_weight"]} | values for row, values in rows.items()
+        }
+    }
+    runs = [("4agents", row, seed, result([30.0 + i + seed])) for i, row in enumerate(rows) for seed in (0, 1)]
+    page = write_results(tmp_path, "sweeps", "cpu", summarize(runs), [], settings).read_text()
+
+    def chart(title):
+        (found,) = [part for part in page.split("<svg")[1:] if f'aria-label="PSNR mean, dB, by {title}"' in part]
+        return found[: found.index("</svg>")]
+
+    assert chart("the number of factors").count("<circle") == 6  # two seeds each of FLAM, K = 2 and K = 16
+    assert chart("the number of factors").count('<rect x="') == 2  # one line, and the tokenizer's
+    assert "FLAM" in chart("the number of factors")
+    assert "factors →" in chart("the number of factors")
+    assert chart("β").count("<circle") == 4
+    assert "by the learning rate" not in page  # no row has another one
+    page = write_results(tmp_path, "sweeps", "cpu", summarize(runs), []).read_text()
+    assert "by the number of factors" not in page
+
+
+def test_the_page_says_with_which_settings_it_was_made(tmp_path):
+    columns = summarize([("4agents", row, 0, result([30.0])) for row in ("FLAM", "Genie")])
+    settings = {"4agents": {"FLAM": {"dynamics.name": "flam"}, "Genie": {"dynamics.name": "genie"}}}
+    changes = ["--config.dynamics.training.num_steps=7"]
+    page = write_results(tmp_path, "multigrid", "cpu", columns, [], settings, changes).read_text()
+    assert page.count("dynamics.name") == 1
+    for text in ("<td>genie</td>", "--study=multigrid --preset=cpu --config.dynamics.training.num_steps=7 --workdir"):
+        assert text in page, text
+    assert json.loads((tmp_path / "results.json").read_text())["settings"] == settings
+    assert "Settings other" not in write_results(tmp_path, "multigrid", "cpu", columns, []).read_text()
+
+
 def test_models_are_compared_where_their_actions_say_the_same(tmp_path):
     def run(row, seed, kl, psnr):
         return ("4agents", row, seed, result([psnr, psnr], actions={"kl": kl}))
