@@ -73,7 +73,7 @@ def test_slots_that_go_on_from_frame_to_frame_do_not_grow():
     factorizer = RecurrentFactorizer(
         num_factors=3, slot_dim=8, num_iterations=3, num_heads=2, history=2, attention_sharpness=4.0
     )
-    variables = jax.tree.map(lambda leaf: 3 * leaf, factorizer.init(jax.random.key(1), features[:, :1]))
+    variables = jax.tree.map(lambda leaf: 3 * leaf, jax.jit(factorizer.init)(jax.random.key(1), features[:, :1]))
     state = factorizer.apply(variables, (2,), method="init_cache")
     most = jnp.maximum(1.0, jnp.abs(state).max())
     step = jax.jit(lambda state, frame: factorizer.apply(variables, frame, state))
@@ -118,14 +118,16 @@ def test_in_balance_recurrent_slots_are_held_to_what_they_held_in_the_frame_befo
         num_factors=3, slot_dim=8, num_iterations=2, num_heads=2, history=2, attention_sharpness=4.0
     )
     factorizer = RecurrentFactorizer(**fields, rarity=1.0)
-    variables = factorizer.init(jax.random.key(1), features)
+    variables = jax.jit(factorizer.init)(jax.random.key(1), features)
     start = factorizer.apply(variables, (2,), method="init_cache")
+
+    run = jax.jit(factorizer.apply)
 
     def second(balance):
         competition = Competition(jnp.full(2, 4.0), jnp.zeros((2, 3, 8)), jnp.full((), balance))
-        both, _ = factorizer.apply(variables, features, start, competition)
-        _, cache = factorizer.apply(variables, features[:, :1], start, competition)
-        alone, _ = factorizer.apply(variables, features[:, 1:], cache, competition, features[:, 0])
+        both, _ = run(variables, features, start, competition)
+        _, cache = run(variables, features[:, :1], start, competition)
+        alone, _ = run(variables, features[:, 1:], cache, competition, features[:, 0])
         return both.attention[:, 1:], alone.attention
 
     assert max_difference(*second(0.0)) < 1e-5

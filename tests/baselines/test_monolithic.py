@@ -96,7 +96,7 @@ def test_gradients_reach_every_parameter(bottleneck):
 
 def test_an_untrained_model_predicts_that_little_changes():
     model, _, features = make("gaussian")
-    variables = model.init({"params": jax.random.key(1), "action": jax.random.key(2)}, features)
+    variables = jax.jit(model.init)({"params": jax.random.key(1), "action": jax.random.key(2)}, features)
     change = apply(model, variables, features).next_features - features[:, :-1]
     assert 0.0 < float(jnp.abs(change).max()) < 0.2 * float(features.std())
 

@@ -129,7 +129,7 @@ def test_prior_actions_are_codes_with_a_variation():
 
 def test_the_decoder_knows_no_order_of_slots():
     decoder, slots = SlotMixerDecoder(2, 3, 2), jax.random.normal(jax.random.key(1), (1, 4, 8))
-    variables = decoder.init(jax.random.key(0), slots)
+    variables = jax.jit(decoder.init)(jax.random.key(0), slots)
     one, other = (decoder.apply(variables, x) for x in (slots, slots[:, ::-1]))
     assert one.shape == (1, 3, 3, 2)
     assert max_difference(one, other) < 1e-6

@@ -44,7 +44,7 @@ def test_a_slot_calls_the_patch_one_on_by_the_same_change_everywhere():
     h = w = 8
     module = SlotCrossAttention(num_heads=1)
     patches, slot = jnp.zeros((h, w, 4)), jnp.zeros((1, 4))
-    params = module.init(jax.random.key(0), patches, slot)["params"]
+    params = jax.jit(module.init)(jax.random.key(0), patches, slot)["params"]
     # Rows and columns are read from the first two numbers of a slot, what it has to say from the others.
     params["call"] = {"kernel": jnp.eye(4, 2)[:, None], "bias": jnp.zeros((1, 2))}
     params["value"]["kernel"] = params["value"]["kernel"].at[:2].set(0.0)
@@ -53,8 +53,8 @@ def test_a_slot_calls_the_patch_one_on_by_the_same_change_everywhere():
     def called(row, column):
         """Patches that read the slot."""
         slot = jnp.concatenate([coordinates(h, w)[row, column], jnp.ones(2)])[None]
-        read = module.apply({"params": params}, patches, slot)
-        far = module.apply({"params": params}, patches, slot.at[0, :2].set(50.0))
+        read = apply(module, {"params": params}, patches, slot)
+        far = apply(module, {"params": params}, patches, slot.at[0, :2].set(50.0))
         return set(zip(*np.nonzero(np.abs(read - far).max(axis=-1) > 1e-3), strict=True))
 
     for row, column in ((0, 0), (2, 5), (3, 5), (7, 1)):
@@ -70,7 +70,7 @@ def test_what_slots_put_into_a_patch_does_not_depend_on_what_it_shows():
     params = jax.tree.map(lambda x: x + 0.3 * jax.random.normal(jax.random.key(3), x.shape), params)
 
     def put(shown):
-        first, second = (module.apply({"params": params}, shown, shown, x, None) for x in (slots, other_slots))
+        first, second = (apply(module, {"params": params}, shown, shown, x, None) for x in (slots, other_slots))
         return first - second
 
     assert float(jnp.abs(put(shown)).max()) > 0.1

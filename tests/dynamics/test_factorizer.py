@@ -199,8 +199,8 @@ def test_a_rare_content_is_not_drowned_by_a_background_in_the_same_slot():
 
     def change(rarity):
         model = Factorizer(1, 16, 2, 2, 3, attention_sharpness=4.0, rarity=rarity)
-        variables = model.init(jax.random.key(0), background)
-        alone, both = (model.apply(variables, features)[0].slots for features in (background, entity))
+        variables = jax.jit(model.init)(jax.random.key(0), background)
+        alone, both = (apply(model, variables, features)[0].slots for features in (background, entity))
         return float(jnp.linalg.norm(both - alone) / jnp.linalg.norm(alone))
 
     assert change(0.0) < 0.1 < 0.3 < change(1.0)

@@ -152,7 +152,7 @@ def test_frame_by_frame_inference_equals_the_parallel_pass(size, local_context):
 
 def test_an_untrained_model_predicts_that_little_changes():
     model, _, features = make_model(SIZES[1])
-    variables = model.init({"params": jax.random.key(1), "action": jax.random.key(2)}, features)
+    variables = jax.jit(model.init)({"params": jax.random.key(1), "action": jax.random.key(2)}, features)
     change = apply(model, variables, features).next_features - features[:, :-1]
     assert 0.0 < float(jnp.abs(change).max()) < 0.1 * float(features.std())
 
