@@ -26,7 +26,6 @@ from collections.abc import Mapping
 from multiprocessing import connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from flam_jax.command_line import check_workdir, read_flags
@@ -159,7 +158,7 @@ def run_study(
     runs: list[Run],
     jobs: int,
     together: bool,
-    changes: Mapping[str, Any] = MappingProxyType({}),
+    changes: Mapping[str, Any],
 ) -> int:
     """Trains and evaluates all that is not done, and writes the results after each; returns the exit status."""
 

@@ -346,28 +346,35 @@ def _by_setting(rows: Mapping[str, Any], settings: Settings, swept: _Swept) -> s
         x, *_ = [fields.pop(name, None) for name in reversed(swept.fields)]
         if x is not None and (x > 0 or not swept.logarithmic):
             groups.setdefault(repr(fields), []).append((math.log10(x) if swept.logarithmic else float(x), row))
-    lines, ceilings = [], []
     found = [sorted(group) for group in groups.values() if len({x for x, _ in group}) > 1]
-    for color, group in zip(itertools.cycle(COLORS), found, strict=False):
+    models = []
+    for group in found:
         name = next(row for row in rows if row in {member for _, member in group})
-        numbers = [(x, rows[row]["numbers"]) for x, row in group]
-        lines += _dots_and_means(name.split(",")[0], [(x, each["psnr_mean"]) for x, each in numbers], color)
-        ceilings += [(x, each["ceiling_psnr_mean"]["mean"]) for x, each in numbers]
-    if not lines:
-        return ""
-    highest = {x: max(y for other, y in ceilings if other == x) for x, _ in sorted(ceilings)}
-    lines.append(Line("tokenizer (ceiling)", list(highest), list(highest.values()), CEILING_COLOR, dashed=True))
-    return line_chart(swept.title, lines, swept.x_name)
+        models.append((name.split(",")[0], [(x, rows[row]["numbers"]) for x, row in group]))
+    return _under_the_ceiling(swept.title, models, swept.x_name) if models else ""
 
 
-def _dots_and_means(name: str, points: Sequence[tuple[float | int, Mapping[str, Any]]], color: str) -> list[Line]:
-    """Every seed a dot, and their means joined."""
-    seeds = [(x, value) for x, entry in points for value in entry["values"]]
-    means = [(x, entry["mean"]) for x, entry in points]
-    return [
-        Line(name, [x for x, _ in seeds], [y for _, y in seeds], color, joined=False),
-        Line("", [x for x, _ in means], [y for _, y in means], color),
-    ]
+def _under_the_ceiling(
+    title: str, models: Sequence[tuple[str, Sequence[tuple[float | int, Mapping[str, Any]]]]], x_name: str
+) -> str:
+    """Mean PSNR by what x is, every seed a dot and the means joined, under the tokenizer's own.
+
+    Args:
+      title: of the chart.
+      models: name, and x and the numbers of each of its rows.
+      x_name: shown below the axis.
+    """
+    lines, ceilings = [], {}
+    for color, (model, points) in zip(itertools.cycle(COLORS), models, strict=False):
+        seeds = [(x, value) for x, numbers in points for value in numbers["psnr_mean"]["values"]]
+        lines.append(Line(model, [x for x, _ in seeds], [y for _, y in seeds], color, joined=False))
+        means = [numbers["psnr_mean"]["mean"] for _, numbers in points]
+        lines.append(Line("", [x for x, _ in points], means, color))
+        for x, numbers in points:
+            ceilings[x] = max(numbers["ceiling_psnr_mean"]["mean"], ceilings.get(x, -math.inf))
+    ceilings = dict(sorted(ceilings.items()))
+    lines.append(Line("tokenizer (ceiling)", list(ceilings), list(ceilings.values()), CEILING_COLOR, dashed=True))
+    return line_chart(title, lines, x_name)
 
 
 def _equal_information(rows: Mapping[str, Any]) -> str:
@@ -397,21 +404,12 @@ def _by_agents(columns: Mapping[str, Any]) -> str:
     counts = {column: int(found[1]) for column in columns if (found := re.fullmatch(r"(\d+)agents", column))}
     if len(counts) < 2:
         return ""
-    lines = []
     rows = [row for row in next(iter(columns.values())) if sum(row in columns[column] for column in counts) > 1]
-    for color, row in zip(itertools.cycle(COLORS), rows, strict=False):
-        found = [
-            (count, columns[column][row]["numbers"]["psnr_mean"])
-            for column, count in counts.items()
-            if row in columns[column]
-        ]
-        lines += _dots_and_means(row, found, color)
-    ceilings = [
-        (count, max(cell["numbers"]["ceiling_psnr_mean"]["mean"] for cell in columns[column].values()))
-        for column, count in counts.items()
+    models = [
+        (row, [(count, columns[column][row]["numbers"]) for column, count in counts.items() if row in columns[column]])
+        for row in rows
     ]
-    lines.append(Line("tokenizer (ceiling)", [x for x, _ in ceilings], [y for _, y in ceilings], CEILING_COLOR, True))
-    chart = line_chart("PSNR mean, dB, every seed", lines, "agents")
+    chart = _under_the_ceiling("PSNR mean, dB, every seed", models, "agents")
     return f'<section><h2>By the number of agents</h2><div class="charts">{chart}</div></section>'
 
 

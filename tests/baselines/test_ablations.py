@@ -120,7 +120,6 @@ def test_in_balance_recurrent_slots_are_held_to_what_they_held_in_the_frame_befo
     factorizer = RecurrentFactorizer(**fields, rarity=1.0)
     variables = jax.jit(factorizer.init)(jax.random.key(1), features)
     start = factorizer.apply(variables, (2,), method="init_cache")
-
     run = jax.jit(factorizer.apply)
 
     def second(balance):
