@@ -100,7 +100,7 @@ FINALISTS: Mapping[str, Mapping[str, tuple[float, float]]] = {
 TUNED: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "cpu": {
         "adaworld": {"training.learning_rate": 3e-3},
-        "genie": {"training.learning_rate": 3e-3},
+        "genie": {"training.learning_rate": 6e-3},
         "playslot": {"training.learning_rate": 6e-3},
         "slotformer": {"training.learning_rate": 6e-3},
     },
