@@ -25,6 +25,8 @@ ABLATIONS = FLAM | {
     "without temporal attention": {"name": "flam_recurrent"},
     "globally coupled": {"name": "flam_coupled"},
 }
+# The balance, which the paper's model does not have, binds slots too: what the ablations are worth without it.
+NO_BALANCE = {f"{row}, no balance": {**fields, "balance": 0.0} for row, fields in ABLATIONS.items()}
 # The total size of the actions stays the same.
 FACTORS = FLAM | {f"K = {count}": {"num_factors": count} for count in (2, 4, 8, 16)}
 # One factor fewer than there are agents; about the same total size of the actions, which must be a multiple of three.
@@ -181,8 +183,8 @@ def slots(preset: str) -> list[Cell]:
 
 
 def ablations(preset: str) -> list[Cell]:
-    """FLAM with one of its ideas taken out (PAPER: representation)."""
-    return _grids("4agents", ABLATIONS, preset)
+    """FLAM with one of its ideas taken out (PAPER: representation), and without the balance of ours too."""
+    return _grids("4agents", ABLATIONS | NO_BALANCE, preset)
 
 
 def sweeps(preset: str) -> list[Cell]:
