@@ -111,6 +111,7 @@ class Monolithic(nn.Module):
             next_slots=next_slots,
             next_features=self._as_features(next_slots),
             auxiliary_loss=auxiliary,
+            action_codes=posterior.index if isinstance(posterior, CodeDistribution) else None,
         )
 
     def factorize(self, features: Float[Array, "b t h w c"]) -> Factors:

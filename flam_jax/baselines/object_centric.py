@@ -160,6 +160,7 @@ class ObjectCentric(Flam, kw_only=True):
             next_features=self._frozen_decoder(next_slots),
             auxiliary_loss=auxiliary,
             slot_loss=error,
+            action_codes=posterior.code.index if isinstance(posterior, VariedCodes) else None,
         )
 
     def infer_actions(self, slots: Float[Array, "b t k d"]) -> VariedCodes | NoActions:

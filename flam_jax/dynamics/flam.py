@@ -7,7 +7,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from flam_jax.axes import place
 from flam_jax.dynamics.aggregator import Aggregator, LocalAggregator
@@ -32,6 +32,7 @@ class FlamOutput:
     next_features: Float[Array, "b t-1 h w c"]
     auxiliary_loss: Float[Array, ""] | float = 0.0  # of models that are trained with more than prediction and KL
     slot_loss: Float[Array, ""] | float = 0.0  # of models that learn their slots apart from the prediction
+    action_codes: Int[Array, "b t-1 k"] | None = None  # numbers of the codes, of models whose actions have a codebook
 
 
 @flax.struct.dataclass

@@ -21,6 +21,7 @@ FIRST = (
     "attention_entropy",
     "shuffle_gain",
     "action_leak",
+    "action_code_perplexity",
     "code_perplexity",
     "code_jitter",
 )

@@ -17,7 +17,7 @@ from flam_jax.dynamics.flam import FlamOutput
 from flam_jax.dynamics.loss import dynamics_loss
 from flam_jax.pictures import rollout_picture, slot_picture, to_uint8
 from flam_jax.training.codes import code_type, encode_records
-from flam_jax.training.health import action_leak, centroids, health_values, health_warnings
+from flam_jax.training.health import action_leak, centroids, code_use, health_values, health_warnings
 from flam_jax.training.stage import Batch
 from flam_jax.training.state import WHOLE, Span
 from flam_jax.training.tokenizer_stage import to_float
@@ -117,19 +117,23 @@ class DynamicsStage:
     def evaluate(
         self, variables: Mapping[str, Any], step: int, progress: float
     ) -> tuple[Mapping[str, float], Mapping[str, np.ndarray]]:
-        actions, positions = [], []
+        actions, positions, codes = [], [], []
 
         def judge(batch: Batch) -> Mapping[str, jax.Array]:
             batch = {**batch, "frozen": self.frozen}
-            values, action, position = self._judge(variables["params"], batch, jnp.float32(progress))
+            values, action, position, code = self._judge(variables["params"], batch, jnp.float32(progress))
             actions.append(np.asarray(action))
             positions.append(np.asarray(position))
+            if code is not None:
+                codes.append(np.asarray(code))
             return values
 
         values = mean_values(judge, self._validation)
         leak = action_leak(actions, positions)
         if np.isfinite(leak):
             values["action_leak"] = leak
+        if codes:
+            values |= code_use(codes)
         return {f"validation/{name}": value for name, value in values.items()}, self._pictures(variables)
 
     def span(self, part: str) -> Span:
@@ -196,7 +200,7 @@ class DynamicsStage:
 
     @functools.partial(jax.jit, static_argnums=0)
     def _judge(self, params: Any, batch: Batch, progress: jax.Array) -> Any:
-        """Values of one validation batch, its latent actions and the next positions of the slots."""
+        """Values of one validation batch, its latent actions, the next positions of the slots, and the codes."""
         features, actions = self._features(batch), self._true_actions(batch)
         key, kl_weight = jax.random.key(0), self.kl_weight(progress)
         loss, metrics, _ = self._dynamics_loss(params, features, key, kl_weight, None, actions=actions)
@@ -213,7 +217,7 @@ class DynamicsStage:
         values["shuffle_gain"] = others / jnp.maximum(own, 1e-9) - 1
         if self._slot_parts:
             values["slot_loss"] = output.slot_loss
-        return values, output.action_mean, centroids(output.attention)[:, 1:]
+        return values, output.action_mean, centroids(output.attention)[:, 1:], output.action_codes
 
     @functools.cached_property
     def _clips(self) -> dict[str, jax.Array]:

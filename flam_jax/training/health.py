@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from flam_jax.dynamics.flam import FlamOutput
 
@@ -78,6 +78,21 @@ def action_leak(
     return float(np.clip(1 - unexplained / total, 0, 1)) if total > 1e-6 else float("nan")
 
 
+def code_use(codes: Sequence[Int[np.ndarray, "b t k"]]) -> dict[str, float]:
+    """How a codebook of latent actions is used, all factors together.
+
+    Args:
+      codes: numbers of the codes, by batch.
+
+    Returns:
+      action_codes_used: how many codes occur. action_code_perplexity: how many it would be if they occurred alike.
+    """
+    _, counts = np.unique(np.concatenate([batch.ravel() for batch in codes]), return_counts=True)
+    shares = counts / counts.sum()
+    perplexity = np.exp(-(shares * np.log(shares)).sum())
+    return {"action_codes_used": float(len(counts)), "action_code_perplexity": float(perplexity)}
+
+
 def health_warnings(values: Mapping[str, float]) -> list[str]:
     """Sentences about what collapsed, with the remedy; `values` as logged, names under `validation/`."""
     v = {name.removeprefix("validation/"): value for name, value in values.items() if name.startswith("validation/")}
@@ -90,6 +105,10 @@ def health_warnings(values: Mapping[str, float]) -> list[str]:
     elif v["kl"] < 0.1:
         found.append(
             f"the latent actions have collapsed ({v['kl']:.2g} nats a frame): lower dynamics.kl_weight(_final)"
+        )
+    elif v.get("action_codes_used", 2) < 2:  # their KL says nothing, it is that of the book's size
+        found.append(
+            "all latent actions are one code of the book: train longer or with another dynamics.training.learning_rate"
         )
     elif v["active_units"] < 1:
         found.append("no unit of the latent actions varies: lower dynamics.kl_weight")

@@ -33,6 +33,11 @@ def test_shapes_are_flams_with_one_factor(bottleneck):
     assert out.action_mean.shape == out.action_log_var.shape == out.actions.shape == (2, 3, 1, 3)
     assert out.action_kl.shape == (2, 3, 1)
     assert out.next_features.shape == (2, 3, 3, 3, 2)
+    if bottleneck == "gaussian":
+        assert out.action_codes is None
+    else:
+        codes = variables["params"]["codebook"]["codes"][out.action_codes]
+        assert max_difference(codes, out.action_mean) < 1e-6
 
 
 @pytest.mark.parametrize("bottleneck", BOTTLENECKS)

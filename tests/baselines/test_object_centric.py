@@ -43,7 +43,9 @@ def test_shapes_are_flams(action_dim):
     assert out.next_features.shape == (2, 3, 3, 3, 2)
     if action_dim:  # at least the code's share
         assert float(out.action_kl.min()) >= np.log(8) - 1e-5
+        assert out.action_codes.shape == (2, 3, 3)
     else:
+        assert out.action_codes is None
         assert float(jnp.abs(out.action_kl).max()) == 0.0
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from flam_jax.config import default_config
 from flam_jax.training.dynamics_stage import DynamicsStage
-from flam_jax.training.health import action_leak, centroids, health_warnings
+from flam_jax.training.health import action_leak, centroids, code_use, health_warnings
 from flam_jax.training.step import init_state, train_step
 from flam_jax.training.tokenizer_stage import TokenizerStage
 from tests.tiny import BoardDataset
@@ -128,6 +128,16 @@ def test_evaluation_is_repeatable_and_complete(tokenizer_params: Any) -> None:
     assert all(picture.ndim == 3 and picture.std() > 0 for picture in pictures.values())
 
 
+def test_how_a_codebook_is_used_is_logged(tokenizer_params: Any) -> None:
+    config = small_config()
+    config.dynamics.update(name="genie", codebook_size=4)
+    stage = DynamicsStage(config, FakeData(), tokenizer_params)
+    batch = {"frames": next(stage.make_loader())["frames"], "frozen": tokenizer_params}
+    values, _ = stage.evaluate(jax.jit(stage.init)(jax.random.key(0), batch), 1, 0.5)
+    used, perplexity = (values[f"validation/action_code{name}"] for name in ("s_used", "_perplexity"))
+    assert 1 <= perplexity <= used <= 4
+
+
 def test_centroids() -> None:
     attention = jnp.zeros((1, 1, 2, 3, 4)).at[0, 0, 0, 2, 1].set(1.0).at[0, 0, 1].set(0.5)
     np.testing.assert_allclose(centroids(attention)[0, 0], [[2.0, 1.0], [1.0, 1.5]], rtol=1e-6)
@@ -145,6 +155,14 @@ def test_the_leak_of_actions_that_tell_everything_or_nothing() -> None:
     assert math.isnan(action_leak(telling, [np.ones_like(positions[0])]))  # a slot that never moves
 
 
+def test_the_use_of_a_codebook_is_counted_over_all_batches() -> None:
+    once, again = np.zeros((2, 3, 1), np.int32), np.full((2, 3, 1), 7, np.int32)
+    assert code_use([once, once]) == {"action_codes_used": 1.0, "action_code_perplexity": 1.0}
+    found = code_use([once, again])
+    assert found["action_codes_used"] == 2.0
+    assert found["action_code_perplexity"] == pytest.approx(2.0)
+
+
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
@@ -152,6 +170,7 @@ def test_the_leak_of_actions_that_tell_everything_or_nothing() -> None:
         ({"kl": 0.01}, "collapsed"),
         ({"kl": 0.0, "units": 0.0, "active_units": 0.0, "shuffle_gain": 0.0}, None),  # a model without actions
         ({"active_units": 0.0}, "no unit"),
+        ({"active_units": 0.0, "action_codes_used": 1.0}, "one code of the book"),
         ({"shuffle_gain": 0.001}, "hardly depends on the actions"),
         ({"attention_entropy": 0.95}, "do not compete"),
         ({"share_factor/0": 0.99, "share_factor/1": 0.01}, "one slot takes all"),
