@@ -41,7 +41,7 @@ def test_gradients_reach_every_parameter(model_type):
 
 @pytest.mark.parametrize("model_type", ABLATIONS)
 def test_nothing_depends_on_later_frames(model_type):
-    model, variables, features = make_model(SIZES[2], model_type)
+    model, variables, features = make_model(SIZES[1], model_type)
     t = features.shape[1] - 1
     changed = features.at[:, t].set(-features[:, t])
     a, b = (apply(model, variables, x) for x in (features, changed))

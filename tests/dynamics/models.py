@@ -10,7 +10,7 @@ import numpy as np
 from flam_jax.dynamics.flam import Flam
 
 # b, t, h, w, c, k, blocks
-SIZES = [(1, 2, 2, 3, 2, 2, 1), (2, 4, 3, 3, 3, 3, 2), (1, 6, 4, 2, 2, 5, 3)]
+SIZES = [(1, 2, 2, 3, 2, 2, 1), (2, 6, 4, 2, 3, 5, 2)]
 
 
 @functools.cache

@@ -20,7 +20,7 @@ from tests.dynamics.models import SIZES, apply, make_model, max_difference
 @pytest.mark.parametrize("local_context", [False, True])
 def test_with_local_context_slots_see_what_changed_since_the_last_frame_and_no_earlier_one(local_context):
     """Without temporal attention: its window is of one frame."""
-    model, variables, features = make_model(SIZES[2], history=1, local_context=local_context)
+    model, variables, features = make_model(SIZES[1], history=1, local_context=local_context)
     changed = features.at[:, 0].set(-features[:, 0])
     a, b = (apply(model, variables, x, method="factorize").slots for x in (features, changed))
     assert (max_difference(a[:, 1], b[:, 1]) > 1e-4) == local_context
@@ -28,7 +28,7 @@ def test_with_local_context_slots_see_what_changed_since_the_last_frame_and_no_e
 
 
 def test_only_the_history_window_is_seen_by_one_temporal_attention():
-    model, variables, features = make_model(SIZES[2], num_iterations=1, history=2)
+    model, variables, features = make_model(SIZES[1], num_iterations=1, history=2)
     changed = features.at[:, 0].set(-features[:, 0])
     a, b = (apply(model, variables, x, method="factorize").slots for x in (features, changed))
     assert max_difference(a[:, 1], b[:, 1]) > 1e-4
