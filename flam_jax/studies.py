@@ -79,9 +79,9 @@ LONGER_WINDOWS = {
 }
 # Steps that a model does in the time of one of FLAM's, on one core (RESULTS.md): about 2.9 against 8.7 a second.
 PACE = {"cpu": {"Genie": 0.33, "AdaWorld": 0.33}}
-# AdaWorld's runs lie up to 15 dB apart (but for those in FLAM's time, which end early), PlaySlot's bind or do not; what
-# is compared with them has as many.
-SCATTERED = {"cpu": ("FLAM", "AdaWorld", "AdaWorld, β = 0.02", "PlaySlot")}
+# AdaWorld's runs lie up to 15 dB apart (but for those in FLAM's time, which end early), those of PlaySlot and of FLAM
+# without temporal attention bind or do not; what is compared with them has as many.
+SCATTERED = {"cpu": ("FLAM", "AdaWorld", "AdaWorld, β = 0.02", "PlaySlot", "without temporal attention")}
 # Learning rates that are tried for every model, on the validation split and with seeds that are not reported: all rates
 # with one seed; of a model whose runs lie far apart the two that were best there with two seeds more, which makes no
 # model's trials fewer than FLAM's; and what came out best, where it is not the experiment's own (RESULTS.md). The
@@ -184,7 +184,7 @@ def slots(preset: str) -> list[Cell]:
 
 def ablations(preset: str) -> list[Cell]:
     """FLAM with one of its ideas taken out (PAPER: representation), and without the balance of ours too."""
-    return _grids("4agents", ABLATIONS | NO_BALANCE, preset)
+    return _grids("4agents", ABLATIONS | NO_BALANCE, preset, scattered=SCATTERED.get(preset, ()))
 
 
 def sweeps(preset: str) -> list[Cell]:
