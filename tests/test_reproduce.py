@@ -69,9 +69,10 @@ def test_rows_of_a_column_differ_in_the_model_alone(study, preset):
                 for name in field_names(config.dynamics)
                 if get_field(config.dynamics, name) != get_field(flam.dynamics, name)
             }
-            fewer_steps = {"training.num_steps"} if row.endswith(" in FLAM's time") else set()
+            named = {"training.num_steps"} if row.endswith(" in FLAM's time") else set()
+            named |= {"balance"} if row.endswith(", no balance") else set()
             growing, longer = (special.get(preset, {}).get(config.dynamics.name, {}) for special in SPECIAL)
-            assert different <= {"name", "model_dim", "training.learning_rate"} | fewer_steps | {*growing, *longer}
+            assert different <= {"name", "model_dim", "training.learning_rate"} | named | {*growing, *longer}
             frames = [c.dynamics.training.window * c.dynamics.training.batch_size for c in (config, flam)]
             assert frames[0] == frames[1]
             if preset != "debug":
@@ -89,6 +90,8 @@ def test_sweeps_change_one_thing():
     assert values("sweeps", "K =", "num_factors", "total_action_dim") == [(2, 64), (4, 64), (16, 64), (3, 57), (3, 57)]
     assert values("sweeps", "K = 3", "balance") == [(6.0,), (0.0,)]
     assert values("sweeps", "FLAM", "num_factors")[0] == (8,)  # not run twice
+    models = ["flam", "flam_recurrent", "flam_coupled"]
+    assert values("ablations", "", "name", "balance") == [(name, b) for b in (6.0, 0.0) for name in models]
     betas = [1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0]
     assert values("sweeps", "FLAM, β =", "kl_weight", "kl_weight_final") == [(beta, beta) for beta in betas]
     assert {cell.column for cell in cells("sweeps", "cpu")} == {"4agents", "16agents", "correlated"}
