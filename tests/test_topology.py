@@ -10,10 +10,10 @@ import pytest
 from flam_jax import topology
 from flam_jax.config import ConfigError, load_config
 from flam_jax.topology import DoesNotFit
+from tests.readme import QUICK_TO_PLAN
 
 ROOT = Path(__file__).parents[1]
-# The TPU's compiler takes minutes over the convolutions of the encoder (highest precision), seconds over this one's.
-SMALL_TOKENIZER = ["--config.tokenizer.encoder=patch", "--config.tokenizer.decoder=patch"]
+QUICK = [f"--config.{field}={value}" for field, value in QUICK_TO_PLAN.items()]
 needs_compiler = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="no TPU compiler (tpu-plan)")
 
 
@@ -78,7 +78,7 @@ def test_a_step_of_the_tokenizer_is_planned_and_told(
     monkeypatch.chdir(ROOT)
     file = tmp_path / "plan.json"
     words = ["--config=experiments/nuplan.py:debug", "--topology=v5e:2x2", "--topology=v4:2x2x1", "--stage=tokenizer"]
-    assert topology.main([*words, *SMALL_TOKENIZER, "--per_chip=2", "--parameters", f"--json={file}"]) == 0
+    assert topology.main([*words, *QUICK, "--per_chip=2", "--parameters", f"--json={file}"]) == 0
     output = capsys.readouterr().out
     for text in ("encoder/Dense_0/kernel", "v5e:2x2: 4 chips (data 4", "estimate, weak scaling against one chip"):
         assert text in output
@@ -98,7 +98,7 @@ def test_a_step_of_the_tokenizer_is_planned_and_told(
 def test_a_step_that_does_not_fit_is_one_line(capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
     monkeypatch.chdir(ROOT)
     words = ["--config=experiments/nuplan.py:debug", "--topology=v5e:2x2", "--stage=tokenizer", "--per_chip=60000"]
-    assert topology.main([*words, *SMALL_TOKENIZER]) == 1
+    assert topology.main([*words, *QUICK]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert "with 60000 examples a chip the tokenizer step does not fit into a chip's memory" in line
     assert "try --fit" in line
@@ -109,10 +109,12 @@ def test_a_step_that_does_not_fit_is_one_line(capsys: pytest.CaptureFixture[str]
 def test_factors_are_spread_over_chips(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two chips that share an example hold about half of its activations each, and exchange slots."""
     monkeypatch.chdir(ROOT)
-    changes = {"mesh.data": 2, "mesh.factor": 2, "dynamics.num_blocks": 1, "dynamics.num_iterations": 2}
-    shared = topology.plan(load_config("experiments/nuplan.py", "debug", changes), "v5e:2x2", per_chip=4)
+    # Ten frames: the shared part of a shorter window's activations is less of the whole.
+    changes = QUICK_TO_PLAN | {"mesh.data": 2, "mesh.factor": 2, "dynamics.training.window": 10}
+    config = load_config("experiments/nuplan.py", "debug", changes)
+    shared = topology.plan(config, "v5e:2x2", per_chip=4)
     kinds = {each.kind for each in shared.collectives}
     assert "all-reduce" in kinds
     assert kinds & {"all-gather", "all-to-all"}
-    alone = topology.plan(load_config("experiments/nuplan.py", "debug", changes), "v5e:2x2", per_chip=4, chips=1)
+    alone = topology.plan(config, "v5e:2x2", per_chip=4, chips=1)
     assert shared.memory < 0.6 * alone.memory
