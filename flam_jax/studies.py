@@ -27,6 +27,10 @@ ABLATIONS = FLAM | {
 }
 # The balance, which the paper's model does not have, binds slots too: what the ablations are worth without it.
 NO_BALANCE = {f"{row}, no balance": {**fields, "balance": 0.0} for row, fields in ABLATIONS.items()}
+# And with places in the keys of slot attention, as elsewhere: without both of what may bind slots here and not there.
+PLACES_IN_KEYS = {
+    row.replace(",", ", places in keys,"): {**fields, "position_in_keys": True} for row, fields in NO_BALANCE.items()
+}
 # The total size of the actions stays the same.
 FACTORS = FLAM | {f"K = {count}": {"num_factors": count} for count in (2, 4, 8, 16)}
 # One factor fewer than there are agents; about the same total size of the actions, which must be a multiple of three.
@@ -183,8 +187,9 @@ def slots(preset: str) -> list[Cell]:
 
 
 def ablations(preset: str) -> list[Cell]:
-    """FLAM with one of its ideas taken out (PAPER: representation), and without the balance of ours too."""
-    return _grids("4agents", ABLATIONS | NO_BALANCE, preset, scattered=SCATTERED.get(preset, ()))
+    """FLAM with one of its ideas taken out (PAPER: representation); then without the balance of ours and with places in
+    the keys too."""
+    return _grids("4agents", ABLATIONS | NO_BALANCE | PLACES_IN_KEYS, preset, scattered=SCATTERED.get(preset, ()))
 
 
 def sweeps(preset: str) -> list[Cell]:
