@@ -45,6 +45,13 @@ CORRELATED = {
 }
 
 
+def _with_four(models: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """As the paper reads D, C and I: as many factors as there are agents, none of them to spare."""
+    return {
+        "K = 4" if row == "FLAM" else f"{row}, K = 4": {**fields, "num_factors": 4} for row, fields in models.items()
+    }
+
+
 def _by_beta(row: str, betas: Sequence[float]) -> dict[str, dict[str, Any]]:
     """A monolithic model or FLAM with other β; the models for which β grows get it as the last value."""
     return {f"{row}, β = {b:g}": {**MONOLITHIC[row], "kl_weight": b, "kl_weight_final": b} for b in betas}
@@ -182,14 +189,16 @@ def agents(preset: str) -> list[Cell]:
 
 
 def slots(preset: str) -> list[Cell]:
-    """FLAM against the object-centric models on four agents (PAPER: representation)."""
-    return _grids("4agents", OBJECT_CENTRIC, preset, scattered=SCATTERED.get(preset, ()))
+    """FLAM against the object-centric models on four agents, with factors to spare and with none (PAPER:
+    representation)."""
+    return _grids("4agents", OBJECT_CENTRIC | _with_four(OBJECT_CENTRIC), preset, scattered=SCATTERED.get(preset, ()))
 
 
 def ablations(preset: str) -> list[Cell]:
-    """FLAM with one of its ideas taken out (PAPER: representation); then without the balance of ours and with places in
-    the keys too."""
-    return _grids("4agents", ABLATIONS | NO_BALANCE | PLACES_IN_KEYS, preset, scattered=SCATTERED.get(preset, ()))
+    """FLAM with one of its ideas taken out (PAPER: representation), with factors to spare and with none; then without
+    the balance of ours, and with places in the keys too."""
+    rows = ABLATIONS | _with_four(ABLATIONS) | NO_BALANCE | PLACES_IN_KEYS
+    return _grids("4agents", rows, preset, scattered=SCATTERED.get(preset, ()))
 
 
 def sweeps(preset: str) -> list[Cell]:

@@ -70,6 +70,7 @@ def test_rows_of_a_column_differ_in_the_model_alone(study, preset):
                 if get_field(config.dynamics, name) != get_field(flam.dynamics, name)
             }
             named = {"training.num_steps"} if row.endswith(" in FLAM's time") else set()
+            named |= {"num_factors"} if row.endswith("K = 4") else set()
             named |= {"balance"} if ", no balance" in row else set()
             named |= {"position_in_keys"} if ", places in keys" in row else set()
             growing, longer = (special.get(preset, {}).get(config.dynamics.name, {}) for special in SPECIAL)
@@ -92,9 +93,11 @@ def test_sweeps_change_one_thing():
     assert values("sweeps", "K = 3", "balance") == [(6.0,), (0.0,)]
     assert values("sweeps", "FLAM", "num_factors")[0] == (8,)  # not run twice
     models = ["flam", "flam_recurrent", "flam_coupled"]
-    kinds = [(6.0, False), (0.0, False), (0.0, True)]
+    kinds = [(8, 6.0, False), (4, 6.0, False), (8, 0.0, False), (8, 0.0, True)]
     expected = [(name, *kind) for kind in kinds for name in models]
-    assert values("ablations", "", "name", "balance", "position_in_keys") == expected
+    assert values("ablations", "", "name", "num_factors", "balance", "position_in_keys") == expected
+    models = ["flam", "playslot", "slotformer"]
+    assert values("slots", "", "name", "num_factors") == [(name, count) for count in (8, 4) for name in models]
     betas = [1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0]
     assert values("sweeps", "FLAM, β =", "kl_weight", "kl_weight_final") == [(beta, beta) for beta in betas]
     assert {cell.column for cell in cells("sweeps", "cpu")} == {"4agents", "16agents", "correlated"}
