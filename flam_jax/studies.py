@@ -27,7 +27,7 @@ ABLATIONS = FLAM | {
 }
 # The balance, which the paper's model does not have, binds slots too: what the ablations are worth without it.
 NO_BALANCE = {f"{row}, no balance": {**fields, "balance": 0.0} for row, fields in ABLATIONS.items()}
-# And with places in the keys of slot attention, as elsewhere: without both of what may bind slots here and not there.
+# And with places in the keys of slot attention, as is usual elsewhere: without both of what may bind slots here.
 PLACES_IN_KEYS = {
     row.replace(",", ", places in keys,"): {**fields, "position_in_keys": True} for row, fields in NO_BALANCE.items()
 }

@@ -10,10 +10,9 @@ import pytest
 from flam_jax import topology
 from flam_jax.config import ConfigError, load_config
 from flam_jax.topology import DoesNotFit
-from tests.readme import QUICK_TO_PLAN
+from tests.readme import QUICK_TO_PLAN, QUICK_WORDS
 
 ROOT = Path(__file__).parents[1]
-QUICK = [f"--config.{field}={value}" for field, value in QUICK_TO_PLAN.items()]
 needs_compiler = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="no TPU compiler (tpu-plan)")
 
 
@@ -78,7 +77,7 @@ def test_a_step_of_the_tokenizer_is_planned_and_told(
     monkeypatch.chdir(ROOT)
     file = tmp_path / "plan.json"
     words = ["--config=experiments/nuplan.py:debug", "--topology=v5e:2x2", "--topology=v4:2x2x1", "--stage=tokenizer"]
-    assert topology.main([*words, *QUICK, "--per_chip=2", "--parameters", f"--json={file}"]) == 0
+    assert topology.main([*words, *QUICK_WORDS, "--per_chip=2", "--parameters", f"--json={file}"]) == 0
     output = capsys.readouterr().out
     for text in ("encoder/Dense_0/kernel", "v5e:2x2: 4 chips (data 4", "estimate, weak scaling against one chip"):
         assert text in output
@@ -98,7 +97,7 @@ def test_a_step_of_the_tokenizer_is_planned_and_told(
 def test_a_step_that_does_not_fit_is_one_line(capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
     monkeypatch.chdir(ROOT)
     words = ["--config=experiments/nuplan.py:debug", "--topology=v5e:2x2", "--stage=tokenizer", "--per_chip=60000"]
-    assert topology.main([*words, *QUICK]) == 1
+    assert topology.main([*words, *QUICK_WORDS]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert "with 60000 examples a chip the tokenizer step does not fit into a chip's memory" in line
     assert "try --fit" in line
