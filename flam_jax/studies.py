@@ -91,8 +91,14 @@ LONGER_WINDOWS = {
 # Steps that a model does in the time of one of FLAM's, on one core (RESULTS.md): about 2.9 against 8.7 a second.
 PACE = {"cpu": {"Genie": 0.33, "AdaWorld": 0.33}}
 # AdaWorld's runs lie up to 15 dB apart (but for those in FLAM's time, which end early), those of PlaySlot and of FLAM
-# without temporal attention bind or do not; what is compared with them has as many.
-SCATTERED = {"cpu": ("FLAM", "AdaWorld", "AdaWorld, β = 0.02", "PlaySlot", "without temporal attention")}
+# without temporal attention bind or do not, and with as many factors as agents FLAM may lose one; what is compared with
+# them has as many.
+SCATTERED = {
+    "cpu": (
+        *("FLAM", "AdaWorld", "AdaWorld, β = 0.02", "PlaySlot", "without temporal attention"),
+        *("K = 4", "PlaySlot, K = 4", "without temporal attention, K = 4"),
+    )
+}
 # Learning rates that are tried for every model, on the validation split and with seeds that are not reported: all rates
 # with one seed; of a model whose runs lie far apart the two that were best there with two seeds more, which makes no
 # model's trials fewer than FLAM's; and what came out best, where it is not the experiment's own (RESULTS.md). The
@@ -204,7 +210,8 @@ def ablations(preset: str) -> list[Cell]:
 def sweeps(preset: str) -> list[Cell]:
     """FLAM by the number of factors and by β, with 16 agents (`agents` has fewer), and with two agents that always act
     alike (PAPER: number of factors)."""
-    swept = _grids("4agents", FACTORS | BETAS, preset) + _grids("16agents", FLAM, preset)
+    swept = _grids("4agents", FACTORS | BETAS, preset, scattered=SCATTERED.get(preset, ()))
+    swept += _grids("16agents", FLAM, preset)
     # The paper's setting has three factors there by itself.
     return swept + _grids("correlated", FLAM | CORRELATED.get(preset, {}), preset)
 
