@@ -1,12 +1,15 @@
 """Line charts as SVG text: sharp at any size, and a few kilobytes each inside the report."""
 
 import html
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-WIDTH, HEIGHT = 460, 260
-LEFT, RIGHT, TOP, BOTTOM = 52, 12, 30, 46
+WIDTH, HEIGHT = 460, 260  # of a chart whose legend takes one line; each more adds LEGEND_LINE
+LEFT, RIGHT, TOP, BOTTOM = 52, 12, 30, 58
+LEGEND_LINE = 15
+TICK_ROOM = 26  # between two ticks that stand at values themselves
 INK, FAINT = "#444", "#e6e6e6"
 
 
@@ -53,15 +56,21 @@ def line_chart(title: str, lines: Sequence[Line], x_name: str, logarithmic: bool
         y = math.log10(y) if logarithmic else y
         return HEIGHT - BOTTOM - (y - y_low) / (y_high - y_low) * (HEIGHT - TOP - BOTTOM)
 
+    legend, legend_lines = _legend([line for line, _ in drawn if line.name])  # others are more curves of a name
+    height = HEIGHT + LEGEND_LINE * (legend_lines - 1)
     parts = [
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{html.escape(title)}">',
+        f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{html.escape(title)}">',
         f'<text x="{LEFT}" y="14" class="title">{html.escape(title)}</text>',
     ]
     for value in _ticks(y_low, y_high, logarithmic):
         y = place_y(value)
         parts.append(f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}" stroke="{FAINT}"/>')
         parts.append(f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{_number(value)}</text>')
-    for value in _ticks(x_low, x_high, False):
+    values = sorted(set(xs))
+    places = [place_x(value) for value in values]
+    if any(right - left < TICK_ROOM for left, right in itertools.pairwise(places)):
+        values = _ticks(x_low, x_high, False)
+    for value in values:
         x = place_x(value)
         parts.append(f'<text x="{x:.1f}" y="{HEIGHT - BOTTOM + 15}" text-anchor="middle">{_number(value)}</text>')
     parts.append(
@@ -76,15 +85,22 @@ def line_chart(title: str, lines: Sequence[Line], x_name: str, logarithmic: bool
             parts += [
                 f'<circle cx="{place_x(x):.1f}" cy="{place_y(y):.1f}" r="2.6" fill="{line.color}"/>' for x, y in part
             ]
-    parts.append(f'<text x="{WIDTH - RIGHT}" y="14" text-anchor="end">{html.escape(x_name)} →</text>')
-    x = float(LEFT)
-    for line, _ in drawn:
-        if not line.name:  # one of several curves of a name
-            continue
-        parts.append(f'<rect x="{x:.0f}" y="{HEIGHT - 17}" width="12" height="4" fill="{line.color}"/>')
-        parts.append(f'<text x="{x + 16:.0f}" y="{HEIGHT - 11}">{html.escape(line.name)}</text>')
-        x += 30 + 6.2 * len(line.name)
-    return "".join(parts) + "</svg>"
+    middle, below = (LEFT + WIDTH - RIGHT) / 2, HEIGHT - BOTTOM + 30
+    parts.append(f'<text x="{middle:.0f}" y="{below}" text-anchor="middle">{html.escape(x_name)} →</text>')
+    return "".join([*parts, *legend]) + "</svg>"
+
+
+def _legend(lines: Sequence[Line]) -> tuple[list[str], int]:
+    """Names beside their colours, on as many lines as they need; and how many those are."""
+    parts, x, y, count = [], float(LEFT), HEIGHT - 11, 1
+    for line in lines:
+        width = 30 + 6.2 * len(line.name)
+        if x > LEFT and x + width > WIDTH:
+            x, y, count = float(LEFT), y + LEGEND_LINE, count + 1
+        parts.append(f'<rect x="{x:.0f}" y="{y - 6}" width="12" height="4" fill="{line.color}"/>')
+        parts.append(f'<text x="{x + 16:.0f}" y="{y}">{html.escape(line.name)}</text>')
+        x += width
+    return parts, count
 
 
 def _points(line: Line, logarithmic: bool) -> list[tuple[float, float]]:

@@ -17,7 +17,7 @@ from scipy import stats
 
 from flam_jax.checkpoints import write_text
 from flam_jax.evaluation.charts import Line, line_chart
-from flam_jax.evaluation.report import table
+from flam_jax.evaluation.report import Markup, table
 from flam_jax.evaluation.style import STYLE
 
 # Of the rows of a column: the fields in which one of them is not as the experiment has it, and their values.
@@ -25,59 +25,70 @@ Settings = Mapping[str, Mapping[str, Any]]
 
 CONFIDENCE = 0.95
 SAME_CEILING = 0.005  # dB: runs of one tokenizer and one split have the same ceiling but for rounding
-COLORS = ("#2563c9", "#c77d11", "#2e9e5b", "#b3363e", "#7a4fbf", "#4b5563")
+COLORS = (
+    *("#2563c9", "#c77d11", "#2e9e5b", "#b3363e", "#7a4fbf", "#4b5563"),
+    *("#0f8b8d", "#d0559f", "#8a8f1c", "#8b5a2b", "#5aa9e6", "#111111"),
+)
 CEILING_COLOR = "#9aa3af"
-# Where a number lies in `evaluation.json`, and what tables call it.
-NUMBERS = {
-    "psnr_step_1": ("PSNR step 1", ("rollout", "psnr", 0)),
-    "psnr_last": ("PSNR last step", ("rollout", "psnr", -1)),
+# Where a number lies in `evaluation.json`, and what tables call it. First what claims are about, of which differences
+# are shown too.
+CLAIMED = {
     "psnr_mean": ("PSNR mean", ("rollout", "psnr_mean")),
     "ssim_mean": ("SSIM mean", ("rollout", "ssim_mean")),
-    "moving_psnr_mean": ("PSNR of moving pixels", ("rollout", "moving_psnr_mean")),
-    "followed_wrong": ("cells entered behind another agent, wrong", ("cells", "predicted", "followed", "wrong")),
     "lpips_mean": ("LPIPS mean", ("rollout", "lpips_mean")),
     "fvd": ("FVD", ("rollout", "fvd")),
-    "ceiling_psnr_mean": ("ceiling PSNR mean", ("rollout", "ceiling_psnr_mean")),
-    "kl": ("KL, nats a frame", ("actions", "kl")),
-    "leak": ("next cell from the action alone", ("actions", "leak", "position", "action_mlp")),
-    "true_action": ("true action from the latent one", ("actions", "leak", "true_action", "action_linear")),
-    "action_map": ("groups of latent actions that are true ones", ("actions", "map", "accuracy")),
-    "directed_map": ("and that are true ones in their direction", ("actions", "directed_map", "accuracy")),
     "transfer_psnr_mean": ("PSNR mean, a twin's actions", ("actions", "transfer", "psnr_mean")),
-    "attention": ("attention on agents, lowest", ("binding", "attention", min)),
-    "holders": ("slots that hold agents", ("binding", "holders", lambda holders: len(set(holders)))),
+    "kl": ("KL, nats a frame", ("actions", "kl")),
     "disentanglement": ("D", ("dci", "disentanglement")),
     "completeness": ("C", ("dci", "completeness")),
     "informativeness": ("I", ("dci", "informativeness")),
+    "cover": ("cells of an agent in one slot, lowest", ("binding", "cover", min)),
+    "true_action": ("true action from the latent one, linear", ("actions", "leak", "true_action", "action_linear")),
+    "true_action_mlp": ("and by a perceptron", ("actions", "leak", "true_action", "action_mlp")),
+    "directed_map": (
+        "groups of latent actions that are true ones in their direction",
+        ("actions", "directed_map", "accuracy"),
+    ),
+}
+NUMBERS = {
+    **CLAIMED,
+    "action_map": ("and that are true ones in any direction", ("actions", "map", "accuracy")),
+    "leak": ("next cell from the action alone", ("actions", "leak", "position", "action_mlp")),
+    "attention": ("attention on agents, lowest", ("binding", "attention", min)),
+    "holders": ("slots that hold agents", ("binding", "holders", lambda holders: len(set(holders)))),
+    "psnr_step_1": ("PSNR step 1", ("rollout", "psnr", 0)),
+    "psnr_last": ("PSNR last step", ("rollout", "psnr", -1)),
+    "moving_psnr_mean": ("PSNR of moving pixels", ("rollout", "moving_psnr_mean")),
+    "followed_wrong": ("cells entered behind another agent, wrong", ("cells", "predicted", "followed", "wrong")),
+    "ceiling_psnr_mean": ("ceiling PSNR mean", ("rollout", "ceiling_psnr_mean")),
     "steps": ("training, steps", ("steps", "dynamics")),
     "seconds": ("training, s", ("seconds", "dynamics")),
     "parameters": ("parameters", ("parameters", "dynamics")),
 }
 # What the paper reports, by column and row of the tables (PAPER: protocol and results). Its sizes and corpora are its
-# own.
-PAPER: dict[tuple[str, str], dict[str, float]] = {
-    ("4agents", "FLAM"): {"psnr_mean": 56.5, "disentanglement": 0.91, "completeness": 0.91, "informativeness": 0.93},
-    ("4agents", "PlaySlot"): {
-        "psnr_mean": 56.5,
-        "disentanglement": 0.81,
-        "completeness": 0.81,
-        "informativeness": 0.86,
-    },
-    ("4agents", "SlotFormer"): {"disentanglement": 0.85, "completeness": 0.85, "informativeness": 0.90},
-    ("4agents", "without temporal attention"): {
+# own. It has four factors for four agents, so that its numbers stand beside the rows that have as many too.
+_PAPER_OF_FOUR = {
+    "FLAM": {"psnr_mean": 56.5, "disentanglement": 0.91, "completeness": 0.91, "informativeness": 0.93},
+    "PlaySlot": {"psnr_mean": 56.5, "disentanglement": 0.81, "completeness": 0.81, "informativeness": 0.86},
+    "SlotFormer": {"disentanglement": 0.85, "completeness": 0.85, "informativeness": 0.90},
+    "without temporal attention": {
         "psnr_mean": 51.6,
         "disentanglement": 0.33,
         "completeness": 0.23,
         "informativeness": 0.20,
     },
-    ("4agents", "globally coupled"): {
+    "globally coupled": {
         "psnr_mean": 56.3,
         "disentanglement": 0.79,
         "completeness": 1.00,
         "informativeness": 0.58,
     },
+}
+PAPER: dict[tuple[str, str], dict[str, float]] = {
+    **{("4agents", row): numbers for row, numbers in _PAPER_OF_FOUR.items()},
+    **{("4agents", f"{row}, K = 4"): numbers for row, numbers in _PAPER_OF_FOUR.items() if row != "FLAM"},
+    ("4agents", "K = 4"): _PAPER_OF_FOUR["FLAM"],
     ("4agents", "K = 2"): {"psnr_mean": 53.4},
-    ("4agents", "K = 4"): {"psnr_mean": 56.5},
     ("4agents", "K = 8"): {"psnr_mean": 56.5},
     ("4agents", "K = 16"): {"psnr_mean": 56.5},
     ("4agents", "FLAM, β = 1e-05"): {"psnr_mean": 56.5},
@@ -179,14 +190,15 @@ def write_results(
         "confidence": CONFIDENCE,
         "settings": dict(settings),
         "columns": columns,
+        "differences": {column: differences(rows) for column, rows in columns.items()},
         "at_equal_kl": {column: at_equal_information(rows) for column, rows in columns.items()},
         "missing": list(missing),
     }
     write_text(workdir / "results.json", json.dumps(result, indent=1) + "\n")
     note = (
-        f"Preset {preset}. Means over seeds ± half of the 95 % confidence interval (Student's t); differences from the "
-        "first row likewise (Welch's t). All rows of a table use one data set, and one tokenizer where nothing else is "
-        "said. The paper's figures are of its own sizes and corpora."
+        f"Preset {preset}. Means over seeds ± half of the 95 % confidence interval (Student's t); differences likewise "
+        "(Welch's t), in bold where the interval leaves out zero. All rows of a table use one data set, and one "
+        "tokenizer where nothing else is said. The paper's figures are of its own sizes and corpora."
     )
     if missing:
         note += f" Not finished: {', '.join(missing)}."
@@ -196,7 +208,7 @@ def write_results(
     write_text(
         path,
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
-        f'<meta name="viewport" content="width=device-width"><style>{STYLE}</style></head><body><main>'
+        f'<meta name="viewport" content="width=device-width"><style>{STYLE}</style></head><body><main class="broad">'
         f'<header><h1>{title}</h1><p class="note">{html.escape(note)}</p>'
         f'<p class="note">This page is made again by <code>{html.escape(command)}</code>.</p></header>{body}'
         "</main></body></html>\n",
@@ -205,24 +217,21 @@ def write_results(
 
 
 def _column(column: str, rows: Mapping[str, Any], settings: Settings) -> str:
-    first = next(iter(rows.values()))
     shown = [name for name in NUMBERS if any(name in cell["numbers"] for cell in rows.values())]
     reported = [name for name in shown if any(name in PAPER.get((column, row), {}) for row in rows)]
-    head = ["", "seeds", *(NUMBERS[name][0] for name in shown), "PSNR mean, less the first row's"]
-    head += [f"paper: {NUMBERS[name][0]}" for name in reported]
+    head = ["", "seeds"]
+    for name in shown:
+        head += [NUMBERS[name][0], *(["the paper's"] if name in reported else [])]
     lines = []
     for row, cell in rows.items():
-        apart = None
-        if cell is not first:
-            apart = _text(*difference(*(c["numbers"]["psnr_mean"]["values"] for c in (cell, first))), "psnr_mean")
-        numbers = [cell["numbers"].get(name) for name in shown]
-        texts = [
-            _text(entry["mean"], entry["half_width"], name) if entry else None
-            for name, entry in zip(shown, numbers, strict=True)
-        ]
+        line: list[Any] = [row, len(cell["seeds"])]
         paper = PAPER.get((column, row), {})
-        figures = [_text(paper[name], None, name) if name in paper else None for name in reported]
-        lines.append([row, len(cell["seeds"]), *texts, apart, *figures])
+        for name in shown:
+            entry = cell["numbers"].get(name)
+            line.append(_text(entry["mean"], entry["half_width"], name) if entry else None)
+            if name in reported:
+                line.append(f"{paper[name]:g}" if name in paper else None)
+        lines.append(line)
     curves = []
     for color, (row, cell) in zip(itertools.cycle(COLORS), rows.items(), strict=False):
         for index, psnr in enumerate(cell["psnr"]):
@@ -231,10 +240,61 @@ def _column(column: str, rows: Mapping[str, Any], settings: Settings) -> str:
     facts = html.escape(f"{devices}. {_tokenizers(rows)}")
     charts = line_chart("PSNR, dB, every seed", curves, "step") + _by_information(rows)
     charts += "".join(_by_setting(rows, settings, swept) for swept in SWEPT)
+    tables = table(head, lines) + _differences(rows) + _equal_information(rows)
     return (
-        f'<section><h2>{html.escape(column)}</h2><p class="note">{facts}</p>{table(head, lines)}'
-        f'{_equal_information(rows)}<div class="charts">{charts}</div>{_settings(rows, settings)}</section>'
+        f'<section><h2>{html.escape(column)}</h2><p class="note">{facts}</p>{tables}'
+        f'<div class="charts">{charts}</div>{_settings(rows, settings)}</section>'
     )
+
+
+def differences(rows: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Every row less the row of FLAM that it is to be compared with, in what claims are about (`CLAIMED`).
+
+    That is the row with the same words behind its name: "PlaySlot, K = 4" less "K = 4", "globally coupled, no balance"
+    less "FLAM, no balance"; and the first row where there is none.
+
+    Args:
+      rows: of a column, from `summarize`.
+
+    Returns:
+      `{row: {"less": the other row, "numbers": {name: {"mean", "half_width"}}}}`, half_width as `difference` has it.
+    """
+    found = {}
+    for row, cell in rows.items():
+        _, _, words = row.partition(", ")
+        same = [other for other in (f"FLAM, {words}", words) if other in rows and other != row]
+        other = (same or list(rows))[0]
+        if other == row:
+            continue
+        numbers = {}
+        for name in CLAIMED:
+            if name in cell["numbers"] and name in rows[other]["numbers"]:
+                values = (of["numbers"][name]["values"] for of in (cell, rows[other]))
+                numbers[name] = dict(zip(("mean", "half_width"), difference(*values), strict=True))
+        found[row] = {"less": other, "numbers": numbers}
+    return found
+
+
+def _differences(rows: Mapping[str, Any]) -> str:
+    """A table of `differences`; empty where there is one row alone."""
+    found = differences(rows)
+    shown = [name for name in CLAIMED if any(name in entry["numbers"] for entry in found.values())]
+    if not shown:
+        return ""
+    lines = []
+    for row, entry in found.items():
+        numbers = [entry["numbers"].get(name) for name in shown]
+        lines.append([row, entry["less"], *(_apart(number, name) for number, name in zip(numbers, shown, strict=True))])
+    return f"<h3>Differences</h3>{table(['', 'less', *(NUMBERS[name][0] for name in shown)], lines)}"
+
+
+def _apart(number: Mapping[str, float | None] | None, name: str) -> Markup | None:
+    """A difference, in bold where its interval leaves out zero."""
+    if number is None or number["mean"] is None:
+        return None
+    mean, half = number["mean"], number["half_width"]
+    text = html.escape(_text(mean, half, name))
+    return Markup(f"<b>{text}</b>" if half is not None and abs(mean) > half else text)
 
 
 def _settings(rows: Mapping[str, Any], settings: Settings) -> str:
@@ -428,4 +488,4 @@ def _text(mean: float, half_width: float | None, name: str) -> str:
     return f"{mean:,.{digits}f} ± {half_width:,.{digits}f}"
 
 
-__all__ = ["at_equal_information", "difference", "interval", "number", "summarize", "write_results"]
+__all__ = ["at_equal_information", "difference", "differences", "interval", "number", "summarize", "write_results"]

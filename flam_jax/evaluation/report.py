@@ -81,6 +81,10 @@ def png(picture: UInt8[np.ndarray, "H W 3"], caption: str) -> str:
     return f'<figure><img alt="{text}" src="data:image/png;base64,{data}"><figcaption>{text}</figcaption></figure>'
 
 
+class Markup(str):
+    """HTML that a table takes as it is; any other text is escaped."""
+
+
 def table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     """An HTML table; the first column is text, the others are numbers."""
     top = "".join(f"<th>{html.escape(name)}</th>" for name in head)
@@ -91,6 +95,8 @@ def table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
 def _cell(value: Any) -> str:
     if value is None:
         return "–"
+    if isinstance(value, Markup):
+        return value
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
@@ -354,4 +360,4 @@ def _settings(config: Config) -> str:
     )
 
 
-__all__ = ["FILE", "png", "table", "write_report"]
+__all__ = ["FILE", "Markup", "png", "table", "write_report"]

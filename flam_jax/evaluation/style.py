@@ -6,6 +6,7 @@ STYLE = """
 body { margin: 0; background: #f6f7f9; color: var(--ink);
   font: 15px/1.5 system-ui, "Segoe UI", "Liberation Sans", sans-serif; }
 main { max-width: 1120px; margin: 0 auto; padding: 28px 20px 60px; }
+main.broad { max-width: 2000px; }
 h1 { font-size: 27px; margin: 0 0 2px; letter-spacing: -0.01em; }
 h2 { font-size: 19px; margin: 0 0 8px; }
 h3 { font-size: 15px; margin: 20px 0 6px; text-transform: capitalize; }
@@ -23,7 +24,9 @@ section { padding: 20px 22px; margin-top: 18px; }
 table { border-collapse: collapse; font-size: 13.5px; font-variant-numeric: tabular-nums; width: 100%; }
 th, td { padding: 6px 10px; text-align: right; border-bottom: 1px solid var(--line); vertical-align: bottom; }
 th { font-weight: 600; color: var(--faint); font-size: 12.5px; }
+td { white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; }
+.wide th:first-child, .wide td:first-child { position: sticky; left: 0; background: #fff; }
 .charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(310px, 1fr)); gap: 14px; }
 svg { width: 100%; height: auto; }
 svg text { font-size: 11.5px; fill: #6b7280; }

@@ -5,7 +5,15 @@ import json
 import numpy as np
 import pytest
 
-from flam_jax.evaluation.comparison import at_equal_information, difference, interval, number, summarize, write_results
+from flam_jax.evaluation.comparison import (
+    at_equal_information,
+    difference,
+    differences,
+    interval,
+    number,
+    summarize,
+    write_results,
+)
 
 
 def result(psnr, **changes):
@@ -45,6 +53,42 @@ def test_the_difference_is_welchs():
     assert half == pytest.approx(12.7062, rel=1e-4)  # all the variance is in two values: one degree of freedom
     assert difference([3.0], [1.0]) == (2.0, None)
     assert difference([3.0, 3.0], [1.0, 1.0]) == (2.0, 0.0)
+
+
+def test_a_row_is_compared_with_flam_under_the_same_conditions():
+    rows = ["FLAM", "PlaySlot", "K = 4", "PlaySlot, K = 4", "FLAM, no balance", "coupled, no balance", "Genie, β = 1"]
+    found = differences(summarize([("4agents", row, 0, result([30.0])) for row in rows])["4agents"])
+    assert {row: entry["less"] for row, entry in found.items()} == {
+        "PlaySlot": "FLAM",
+        "K = 4": "FLAM",
+        "PlaySlot, K = 4": "K = 4",
+        "FLAM, no balance": "FLAM",
+        "coupled, no balance": "FLAM, no balance",
+        "Genie, β = 1": "FLAM",
+    }
+
+
+def test_a_difference_is_in_bold_where_its_interval_leaves_out_zero(tmp_path):
+    def runs(row, psnr, kl):
+        return [("4agents", row, i, result([psnr + i], actions={"kl": kl + 10.0 * i})) for i in range(3)]
+
+    columns = summarize([*runs("FLAM", 40.0, 3.0), *runs("Genie", 20.0, 4.0)])
+    page = write_results(tmp_path, "multigrid", "cpu", columns, []).read_text()
+    table = page[page.index("<h3>Differences") :]
+    assert "<b>-20.00 ± 2.27</b>" in table
+    assert "<td>1.00 ± 22.67</td>" in table
+    saved = json.loads((tmp_path / "results.json").read_text())["differences"]["4agents"]["Genie"]
+    assert saved["less"] == "FLAM"
+    assert saved["numbers"]["psnr_mean"] == {"mean": -20.0, "half_width": pytest.approx(2.267, abs=1e-3)}
+    alone = write_results(tmp_path, "multigrid", "cpu", summarize(runs("FLAM", 40.0, 3.0)), []).read_text()
+    assert "Differences" not in alone
+
+
+def test_the_papers_four_factors_stand_beside_four_here(tmp_path):
+    columns = summarize([("4agents", row, 0, result([30.0])) for row in ("FLAM", "K = 4", "globally coupled, K = 4")])
+    page = write_results(tmp_path, "ablations", "cpu", columns, []).read_text()
+    table = page[page.index("<table") : page.index("</table>")]
+    assert [table.count(f"<td>{psnr}</td>") for psnr in ("56.5", "56.3")] == [2, 1]
 
 
 def test_numbers_are_found_by_their_path():
