@@ -287,7 +287,7 @@ def _actions(result: dict[str, Any]) -> str:
         ["active units", *(units for _, units in factors), actions["active_units"]],
     ]
     gain = actions["shuffle_gain"]
-    text = gain if isinstance(gain, str) else f"{100 * gain:.0f} % more"
+    text = gain if isinstance(gain, str) else f"{1 + gain:,.{2 if gain < 9 else 0}f} times as much"
     body = f"<p>Error of one step with another clip's actions: {html.escape(text)}.</p>" + table(head, rows)
     if "leak" in actions:
         leak = actions["leak"]
