@@ -190,8 +190,8 @@ def procgen(preset: str) -> list[Cell]:
 
 def agents(preset: str) -> list[Cell]:
     """The gap to the monolithic models by the number of agents (PAPER: number of agents)."""
-    variants = ("2agents", "4agents", "8agents")
-    return [cell for variant in variants for cell in _grids(variant, MONOLITHIC, preset)]
+    few, many = (_grids(variant, MONOLITHIC, preset) for variant in ("2agents", "8agents"))
+    return few + _grids("4agents", MONOLITHIC, preset, scattered=SCATTERED.get(preset, ())) + many
 
 
 def slots(preset: str) -> list[Cell]:
