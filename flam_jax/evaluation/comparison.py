@@ -65,6 +65,8 @@ NUMBERS = {
     "seconds": ("training, s", ("seconds", "dynamics")),
     "parameters": ("parameters", ("parameters", "dynamics")),
 }
+# These compare slots: what a model of one slot has of them (it has no C) is so by construction.
+OF_SLOTS = ("disentanglement", "completeness", "informativeness", "cover")
 # What the paper reports, by column and row of the tables (PAPER: protocol and results). Its sizes and corpora are its
 # own. It has four factors for four agents, so that its numbers stand beside the rows that have as many too.
 _PAPER_OF_FOUR = {
@@ -251,7 +253,7 @@ def differences(rows: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Every row less the row of FLAM that it is to be compared with, in what claims are about (`CLAIMED`).
 
     That is the row with the same words behind its name: "PlaySlot, K = 4" less "K = 4", "globally coupled, no balance"
-    less "FLAM, no balance"; and the first row where there is none.
+    less "FLAM, no balance"; and the first row where there is none. What compares slots is left out for models of one.
 
     Args:
       rows: of a column, from `summarize`.
@@ -266,11 +268,13 @@ def differences(rows: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         other = (same or list(rows))[0]
         if other == row:
             continue
+        both = (cell["numbers"], rows[other]["numbers"])
         numbers = {}
         for name in CLAIMED:
-            if name in cell["numbers"] and name in rows[other]["numbers"]:
-                values = (of["numbers"][name]["values"] for of in (cell, rows[other]))
-                numbers[name] = dict(zip(("mean", "half_width"), difference(*values), strict=True))
+            needed = (name, "completeness") if name in OF_SLOTS else (name,)
+            if all(entry in of for entry in needed for of in both):
+                apart = difference(*(of[name]["values"] for of in both))
+                numbers[name] = dict(zip(("mean", "half_width"), apart, strict=True))
         found[row] = {"less": other, "numbers": numbers}
     return found
 

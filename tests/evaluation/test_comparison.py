@@ -84,6 +84,16 @@ def test_a_difference_is_in_bold_where_its_interval_leaves_out_zero(tmp_path):
     assert "Differences" not in alone
 
 
+def test_what_compares_slots_is_not_asked_of_one_slot():
+    one = {"disentanglement": 0.0, "completeness": "not defined: one slot", "informativeness": 0.5}
+    rows = {"FLAM": dict.fromkeys(one, 1.0), "Genie": one, "PlaySlot": dict.fromkeys(one, 0.75)}
+    found = differences(
+        summarize([("4agents", row, 0, result([30.0], dci=dci)) for row, dci in rows.items()])["4agents"]
+    )
+    assert set(found["Genie"]["numbers"]) == {"psnr_mean", "ssim_mean", "kl"}
+    assert {found["PlaySlot"]["numbers"][name]["mean"] for name in one} == {-0.25}
+
+
 def test_the_papers_four_factors_stand_beside_four_here(tmp_path):
     columns = summarize([("4agents", row, 0, result([30.0])) for row in ("FLAM", "K = 4", "globally coupled, K = 4")])
     page = write_results(tmp_path, "ablations", "cpu", columns, []).read_text()
