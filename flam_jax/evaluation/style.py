@@ -28,6 +28,7 @@ td { white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; }
 .wide th:first-child, .wide td:first-child { position: sticky; left: 0; background: #fff; }
 .charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(310px, 1fr)); gap: 14px; }
+main.broad .charts { grid-template-columns: repeat(auto-fill, minmax(400px, 1fr)); }
 svg { width: 100%; height: auto; }
 svg text { font-size: 11.5px; fill: #6b7280; }
 svg text.title { font-size: 13px; font-weight: 600; fill: #22262b; }
