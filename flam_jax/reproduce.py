@@ -311,7 +311,8 @@ def _status(exit_code: int | None) -> int:
 
 
 def _write(study: str, preset: str, workdir: Path, runs: list[Run], changes: Mapping[str, Any]) -> Path:
-    from flam_jax.evaluation.comparison import summarize, write_results
+    from flam_jax.evaluation.comparison import summarize
+    from flam_jax.evaluation.comparison_page import write_results
 
     results, missing = [], []
     for run in runs:

@@ -94,7 +94,7 @@ PACE = {"cpu": {"Genie": 0.33, "AdaWorld": 0.33}}
 # without temporal attention bind or do not, and with as many factors as agents FLAM may lose one; what is compared with
 # them has as many.
 SCATTERED = {
-    "cpu": (
+    ("cpu", "4agents"): (
         *("FLAM", "AdaWorld", "AdaWorld, β = 0.02", "PlaySlot", "without temporal attention"),
         *("K = 4", "PlaySlot, K = 4", "without temporal attention, K = 4"),
     )
@@ -177,7 +177,7 @@ def multigrid(preset: str) -> list[Cell]:
         f"{row} in FLAM's time": {**MONOLITHIC[row], "training.num_steps": round(pace * STEPS[preset])}
         for row, pace in PACE.get(preset, {}).items()
     }
-    return _grids("4agents", MONOLITHIC | in_time, preset, scattered=SCATTERED.get(preset, ()))
+    return _grids("4agents", MONOLITHIC | in_time, preset)
 
 
 def procgen(preset: str) -> list[Cell]:
@@ -190,35 +190,34 @@ def procgen(preset: str) -> list[Cell]:
 
 def agents(preset: str) -> list[Cell]:
     """The gap to the monolithic models by the number of agents (PAPER: number of agents)."""
-    few, many = (_grids(variant, MONOLITHIC, preset) for variant in ("2agents", "8agents"))
-    return few + _grids("4agents", MONOLITHIC, preset, scattered=SCATTERED.get(preset, ())) + many
+    variants = ("2agents", "4agents", "8agents")
+    return [cell for variant in variants for cell in _grids(variant, MONOLITHIC, preset)]
 
 
 def slots(preset: str) -> list[Cell]:
     """FLAM against the object-centric models on four agents, with factors to spare and with none (PAPER:
     representation)."""
-    return _grids("4agents", OBJECT_CENTRIC | _with_four(OBJECT_CENTRIC), preset, scattered=SCATTERED.get(preset, ()))
+    return _grids("4agents", OBJECT_CENTRIC | _with_four(OBJECT_CENTRIC), preset)
 
 
 def ablations(preset: str) -> list[Cell]:
     """FLAM with one of its ideas taken out (PAPER: representation), with factors to spare and with none; then without
     the balance of ours, and with places in the keys too."""
     rows = ABLATIONS | _with_four(ABLATIONS) | NO_BALANCE | PLACES_IN_KEYS
-    return _grids("4agents", rows, preset, scattered=SCATTERED.get(preset, ()))
+    return _grids("4agents", rows, preset)
 
 
 def sweeps(preset: str) -> list[Cell]:
     """FLAM by the number of factors and by β, with 16 agents (`agents` has fewer), and with two agents that always act
     alike (PAPER: number of factors)."""
-    swept = _grids("4agents", FACTORS | BETAS, preset, scattered=SCATTERED.get(preset, ()))
-    swept += _grids("16agents", FLAM, preset)
+    swept = _grids("4agents", FACTORS | BETAS, preset) + _grids("16agents", FLAM, preset)
     # The paper's setting has three factors there by itself.
     return swept + _grids("correlated", FLAM | CORRELATED.get(preset, {}), preset)
 
 
 def information(preset: str) -> list[Cell]:
     """Prediction by what the actions say, FLAM against the monolithic models."""
-    return _grids("4agents", INFORMATION, preset, scattered=SCATTERED.get(preset, ()))
+    return _grids("4agents", INFORMATION, preset)
 
 
 def tuning(preset: str) -> list[Cell]:
@@ -271,14 +270,13 @@ def _grids(
     rows: Mapping[str, Mapping[str, Any]],
     preset: str,
     seeds: Sequence[int] = SEEDS,
-    scattered: Sequence[str] = (),
 ) -> list[Cell]:
     if preset in STEPS:
         rows = {row: {"training.num_steps": STEPS[preset], **fields} for row, fields in rows.items()}
     for special in (GROWING, LONGER_WINDOWS):
         of_model = special.get(preset, {})
         rows = {row: {**fields, **of_model.get(fields.get("name", "flam"), {})} for row, fields in rows.items()}
-    return _cells("experiments/multigrid.py", variant, rows, preset, seeds, scattered)
+    return _cells("experiments/multigrid.py", variant, rows, preset, seeds, SCATTERED.get((preset, variant), ()))
 
 
 def _cells(
