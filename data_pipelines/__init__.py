@@ -13,18 +13,22 @@ from data_pipelines.errors import DataError
 if TYPE_CHECKING:
     from data_pipelines.dataset import Dataset, prepare
     from data_pipelines.loader import Loader, make_loader
+    from data_pipelines.registry import spec_of
     from data_pipelines.source import ClipSource
+    from data_pipelines.spec import DatasetSpec
 
 # Looked up when first used: importing this package imports nothing heavy.
 _HOMES = {
     "ClipSource": "source",
     "Dataset": "dataset",
+    "DatasetSpec": "spec",
     "Loader": "loader",
     "make_loader": "loader",
     "prepare": "dataset",
+    "spec_of": "registry",
 }
 
-__all__ = ["ClipSource", "DataError", "Dataset", "Loader", "make_loader", "prepare"]
+__all__ = ["ClipSource", "DataError", "Dataset", "DatasetSpec", "Loader", "make_loader", "prepare", "spec_of"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,6 +1,5 @@
 """What the TFDS builders share: the features of a clip, and record files written on several processes."""
 
-import dataclasses
 import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +13,7 @@ from tensorflow_datasets.core import example_serializer, file_adapters, splits, 
 from data_pipelines.errors import DataError
 from data_pipelines.generation import num_processes, run_tasks
 from data_pipelines.recipe import Recipe
+from data_pipelines.spec import DatasetSpec
 
 # Raw bytes of frames per record file. A process holds one file in memory, and reports when it is written.
 _SHARD_BYTES = 32 * 2**20
@@ -21,15 +21,6 @@ _FORMAT = file_adapters.FileFormat.ARRAY_RECORD
 
 # `(unit, number of clips)`: a unit is an episode or a level, which seeds itself and belongs to one split.
 Unit = tuple[int, int]
-
-
-@dataclasses.dataclass(frozen=True)
-class FieldSpec:
-    """One field of a record: shape (of one frame, unless `per_clip`) and type."""
-
-    shape: tuple[int, ...]
-    dtype: type[np.generic]
-    per_clip: bool = False
 
 
 class ClipBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
@@ -41,6 +32,7 @@ class ClipBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
 
     Args:
       recipe: what to make.
+      spec: what the records hold beside `frames`, `episode` and `clip`.
       data_dir: folder of all data sets.
       workers: processes; 0 means one per core as far as that is worth it.
       advance: called with the number of frames made since the last call.
@@ -51,22 +43,17 @@ class ClipBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
     SECONDS_PER_FRAME: ClassVar[float]  # a guess, for the number of processes
 
     def __init__(
-        self, recipe: Recipe, data_dir: str, workers: int = 1, advance: Callable[[int], None] = lambda _: None
+        self,
+        recipe: Recipe,
+        spec: DatasetSpec,
+        data_dir: str,
+        workers: int = 1,
+        advance: Callable[[int], None] = lambda _: None,
     ):
-        self._recipe = recipe
+        self._recipe, self._spec = recipe, spec
         self._workers = num_processes(workers, recipe.num_frames * self.SECONDS_PER_FRAME)
         self._advance = advance
         super().__init__(data_dir=data_dir, config=tfds.core.BuilderConfig(name=recipe.label))
-
-    @staticmethod
-    def recipe(data: Any) -> Recipe:
-        """Reads the `data` node of a configuration."""
-        raise NotImplementedError
-
-    @staticmethod
-    def fields(recipe: Recipe) -> dict[str, FieldSpec]:
-        """Fields of a record beside `frames`, `episode` and `clip`."""
-        raise NotImplementedError
 
     @staticmethod
     def units(recipe: Recipe) -> dict[str, list[Unit]]:
@@ -79,31 +66,32 @@ class ClipBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         raise NotImplementedError
 
     @staticmethod
-    def twin(recipe: Recipe, record: dict[str, Any]) -> dict[str, Any]:
-        """Another clip in which every actor does what it does in a record, where that can be had."""
+    def displaced(recipe: Recipe, record: dict[str, Any]) -> dict[str, Any]:
+        """A clip with the actions of a record in other places, where that can be had (`DatasetSpec`)."""
         raise DataError(f"the clips of {recipe.dataset} cannot be played again with the same actions")
 
     @classmethod
-    def features(cls, recipe: Recipe) -> tfds.features.FeaturesDict:
+    def features(cls, recipe: Recipe, spec: DatasetSpec) -> tfds.features.FeaturesDict:
         """What a record holds, for TFDS."""
-        tensor, size, length = tfds.features.Tensor, recipe.frame_size, recipe.clip_length
+        tensor, length = tfds.features.Tensor, recipe.clip_length
+        frames = (length, recipe.height, recipe.width, 3)
         # "bytes": the numbers as they lie in memory. The default spends up to two bytes and a Python object on a pixel.
         features: dict[str, Any] = {
-            "frames": tensor(shape=(length, size, size, 3), dtype=np.uint8, encoding="bytes"),
+            "frames": tensor(shape=frames, dtype=np.uint8, encoding="bytes"),
             "episode": tfds.features.Scalar(np.int64),
             "clip": tfds.features.Scalar(np.int64),
         }
-        for name, spec in cls.fields(recipe).items():
-            if spec.per_clip:
-                features[name] = tfds.features.Scalar(spec.dtype)
+        for name, field in spec.annotations.items():
+            if field.per_clip:
+                features[name] = tfds.features.Scalar(field.dtype)
             else:
-                features[name] = tensor(shape=(length, *spec.shape), dtype=spec.dtype, encoding="bytes")
+                features[name] = tensor(shape=(length, *field.shape), dtype=field.dtype, encoding="bytes")
         return tfds.features.FeaturesDict(features)
 
     @classmethod
     def shards(cls, recipe: Recipe) -> dict[str, list[list[Unit]]]:
         """The units of each record file of each split."""
-        clip_bytes = recipe.clip_length * recipe.frame_size**2 * 3
+        clip_bytes = recipe.clip_length * recipe.height * recipe.width * 3
         limit = max(1, _SHARD_BYTES // clip_bytes)
         shards: dict[str, list[list[Unit]]] = {}
         for name, units in cls.units(recipe).items():
@@ -118,7 +106,7 @@ class ClipBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         return shards
 
     def _info(self) -> tfds.core.DatasetInfo:
-        features = self.features(self._recipe)
+        features = self.features(self._recipe, self._spec)
         info = tfds.core.DatasetInfo(
             builder=self, description=self.DESCRIPTION, features=features, disable_shuffling=True
         )
@@ -141,14 +129,14 @@ class ClipBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         for name, shards in self.shards(self._recipe).items():
             for number, units in enumerate(shards):
                 path = templates[name].sharded_filepath(shard_index=number, num_shards=len(shards))
-                tasks.append((type(self), self._recipe, units, str(path)))
+                tasks.append((type(self), self._recipe, self._spec, units, str(path)))
                 places.append((name, number))
         lengths = {name: [0] * len(shards) for name, shards in self.shards(self._recipe).items()}
         sizes = dict.fromkeys(lengths, 0)
         for task, count in run_tasks(_write_shard, tasks, self._workers):
             name, number = places[task]
             lengths[name][number] = count
-            sizes[name] += Path(tasks[task][3]).stat().st_size
+            sizes[name] += Path(tasks[task][4]).stat().st_size
             self._advance(count * self._recipe.clip_length)
         infos = [
             splits.SplitInfo(
@@ -183,8 +171,8 @@ def _records(
             key += 1
 
 
-def _write_shard(builder: type[ClipBuilder], recipe: Recipe, units: list[Unit], path: str) -> int:
-    features = builder.features(recipe)
+def _write_shard(builder: type[ClipBuilder], recipe: Recipe, spec: DatasetSpec, units: list[Unit], path: str) -> int:
+    features = builder.features(recipe, spec)
     specs: Any = features.get_serialized_info()
     serializer = example_serializer.ExampleSerializer(specs)
     shard = writer.ShardWriter(features, serializer, writer.ExampleWriter(_FORMAT))

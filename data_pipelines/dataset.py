@@ -17,17 +17,16 @@ from jaxtyping import UInt8
 
 from data_pipelines.errors import DataError
 from data_pipelines.progress import progress
-from data_pipelines.recipe import Recipe
+from data_pipelines.recipe import Recipe, make_recipe
+from data_pipelines.registry import DATASETS, definition
 from data_pipelines.source import ClipSource, open_splits
+from data_pipelines.spec import DatasetSpec
 
 if TYPE_CHECKING:
     from data_pipelines.builder import ClipBuilder
 
-_BUILDERS = {
-    "multigrid": ("data_pipelines.multigrid.builder", "Multigrid"),
-    "procgen": ("data_pipelines.procgen.builder", "Procgen"),
-}
-_BLANK_FRAMES = 512
+_MEDIAN = "median_frame.npy"
+_FRAMES_OF_MEDIAN = 512
 
 
 @dataclass(frozen=True)
@@ -36,6 +35,7 @@ class Dataset:
 
     directory: Path
     recipe: Recipe
+    spec: DatasetSpec
     splits: dict[str, ClipSource]
     builder: "type[ClipBuilder]"
 
@@ -48,11 +48,11 @@ class Dataset:
         return self.splits[name]
 
     @functools.cached_property
-    def blank(self) -> UInt8[np.ndarray, "H W 3"]:
-        """The median image of the training split: what stays when everything that moves is erased."""
-        return np.load(self.directory / "blank.npy")
+    def median_frame(self) -> UInt8[np.ndarray, "H W 3"]:
+        """The median over frames of the training split: what stays when everything that moves is erased."""
+        return _load_median(self.directory)
 
-    def twin(self, record: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def displaced(self, record: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Another clip in which all actors do what they do in a record, from another start.
 
         The honest test of a latent action is what it does in a clip that it was not inferred from.
@@ -60,7 +60,7 @@ class Dataset:
         Raises:
           DataError: this data set has none, or the library that makes them is missing.
         """
-        return self.builder.twin(self.recipe, record)
+        return self.builder.displaced(self.recipe, record)
 
     def describe(self) -> str:
         """One line for logs, and one more for each file with records that cannot be read and are skipped."""
@@ -69,7 +69,7 @@ class Dataset:
         recipe = self.recipe
         line = (
             f"{recipe.dataset} {recipe.label}: {counts} clips of {recipe.clip_length} frames,"
-            f" {recipe.frame_size}x{recipe.frame_size}, {size / 2**20:.1f} MiB in {self.directory}"
+            f" {recipe.height}x{recipe.width}, {size / 2**20:.1f} MiB in {self.directory}"
         )
         return "\n".join([line, *self.faults()])
 
@@ -82,33 +82,46 @@ def prepare(data: Any, show_progress: bool = True) -> Dataset:
     """Finds the data set that a configuration asks for, and generates it first when it is not there.
 
     Args:
-      data: the `data` node of a configuration: `name`, `path`, `seed`, `frame_size` (pixels), `num_frames`,
-        `clip_length` (frames), `generate_workers` (processes; 0: as many cores as it is worth), `on_corrupt` (`stop` or
-        `skip`: what to do about records that cannot be read, see `ClipSource`) and a node of the data set's own name.
+      data: the `data` node of a configuration: `name`, `path`, `seed`, `frame_size` (height and width in pixels),
+        `num_frames`, `clip_length` (frames), `generate_workers` (processes; 0: as many cores as it is worth),
+        `on_corrupt` (`stop` or `skip`: what to do about records that cannot be read, see `ClipSource`) and a node of
+        the data set's own name.
       show_progress: while generating, on standard error.
 
     Raises:
       DataError: a library is missing, the path cannot be written, or what lies there is not the whole data set (with
         `on_corrupt = "skip"`: has no record of a split).
     """
-    if data.name not in _BUILDERS:
-        raise DataError(f"config.data.name = {data.name!r}: there is no reader of it; there is {', '.join(_BUILDERS)}")
-    module, name = _BUILDERS[data.name]
+    found = definition(data.name)
+    if not found.builder:
+        readable = ", ".join(name for name in DATASETS if definition(name).builder)
+        raise DataError(f"config.data.name = {data.name!r}: there is no reader of it; there is {readable}")
+    module, _, name = found.builder.partition(":")
     builder_class: type[ClipBuilder] = getattr(importlib.import_module(module), name)
-    recipe = builder_class.recipe(data)
+    recipe, spec = make_recipe(data, found.variant(data)), found.spec(data)
     directory = Path(data.path) / recipe.dataset / recipe.label / str(builder_class.VERSION)
     if not os.path.exists(directory):  # Path.exists raises where a folder above it cannot be read
-        _generate(builder_class, recipe, directory, data, show_progress)
+        _generate(builder_class, recipe, spec, directory, data, show_progress)
     splits = open_splits(directory, recipe, skips=data.on_corrupt == "skip")
-    dataset = Dataset(directory, recipe, splits, builder_class)
-    if not _has_blank(dataset):  # or a damaged one: it is made from the clips
-        _save_blank(dataset)
+    dataset = Dataset(directory, recipe, spec, splits, builder_class)
+    if not _has_median(dataset):  # or a damaged one: it is made from the clips
+        _save_median(dataset)
     return dataset
 
 
 def _generate(
-    builder_class: "type[ClipBuilder]", recipe: Recipe, directory: Path, data: Any, show_progress: bool
+    builder_class: "type[ClipBuilder]",
+    recipe: Recipe,
+    spec: DatasetSpec,
+    directory: Path,
+    data: Any,
+    show_progress: bool,
 ) -> None:
+    for split, units in builder_class.units(recipe).items():
+        if not any(count for _, count in units):
+            raise DataError(
+                f"config.data: the split {split} of {recipe.dataset} would have no clips; more data is needed"
+            )
     with _only_one(directory):
         if os.path.exists(directory):  # another process was faster
             return
@@ -118,7 +131,7 @@ def _generate(
         total = recipe.num_clips * recipe.clip_length
         with progress(title, total, "frames", enabled=show_progress) as advance:
             try:
-                builder_class(recipe, str(data.path), data.generate_workers, advance).download_and_prepare()
+                builder_class(recipe, spec, str(data.path), data.generate_workers, advance).download_and_prepare()
             except OSError as error:
                 raise DataError(f"config.data.path: cannot write to {directory}: {error}") from error
 
@@ -145,26 +158,30 @@ def _only_one(directory: Path) -> Iterator[None]:
         yield
 
 
-def _has_blank(dataset: Dataset) -> bool:
-    size = dataset.recipe.frame_size
+def _load_median(directory: Path) -> np.ndarray:
+    return np.load(directory / _MEDIAN, allow_pickle=False)
+
+
+def _has_median(dataset: Dataset) -> bool:
     try:
-        blank = np.load(dataset.directory / "blank.npy", allow_pickle=False)
+        median = _load_median(dataset.directory)
     except (OSError, ValueError, EOFError):
         return False
-    return isinstance(blank, np.ndarray) and blank.dtype == np.uint8 and blank.shape == (size, size, 3)
+    shape = (dataset.recipe.height, dataset.recipe.width, 3)
+    return isinstance(median, np.ndarray) and median.dtype == np.uint8 and median.shape == shape
 
 
-def _save_blank(dataset: Dataset) -> None:
+def _save_median(dataset: Dataset) -> None:
     """Stores the median over frames spread evenly over the training clips, one frame a clip."""
     train = dataset.split("train")
-    clips = np.unique(np.linspace(0, len(train) - 1, min(len(train), _BLANK_FRAMES)).astype(int))
+    clips = np.unique(np.linspace(0, len(train) - 1, min(len(train), _FRAMES_OF_MEDIAN)).astype(int))
     frames = np.stack([train[int(clip)]["frames"][dataset.recipe.clip_length // 2] for clip in clips])
     # The lower of the two middle values when there are two, so that it is a value that was seen.
-    blank = np.percentile(frames, 50, axis=0, method="lower").astype(np.uint8)
-    partial = dataset.directory / f"blank.{os.getpid()}.partial"
+    median = np.percentile(frames, 50, axis=0, method="lower").astype(np.uint8)
+    partial = dataset.directory / f"{_MEDIAN}.{os.getpid()}.partial"
     try:
         with partial.open("wb") as file:
-            np.save(file, blank)
-        partial.replace(dataset.directory / "blank.npy")
+            np.save(file, median)
+        partial.replace(dataset.directory / _MEDIAN)
     except OSError as error:
         raise DataError(f"config.data.path: cannot write to {dataset.directory}: {error.strerror or error}") from error

@@ -1,8 +1,10 @@
 """What decides the content of a data set, and how that is shared out over splits."""
 
 import dataclasses
+import hashlib
 import itertools
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,7 +18,8 @@ class Recipe:
     """Every field that decides the content of a data set, and nothing else."""
 
     dataset: str
-    frame_size: int  # pixels per side
+    height: int  # of a frame, in pixels
+    width: int
     num_frames: int  # over all splits; rounded up to whole clips
     clip_length: int  # frames per record
     seed: int
@@ -33,8 +36,32 @@ class Recipe:
             value if isinstance(value, str) else f"{key}{value}".removesuffix(".0")
             for key, value in self.variant.items()
         )
-        variant = "-".join(fields)
-        return f"{variant}-{self.frame_size}px-{self.num_frames}frames-clips{self.clip_length}-seed{self.seed}"
+        size = str(self.width) if self.height == self.width else f"{self.width}x{self.height}"
+        parts = (*fields, f"{size}px", f"{self.num_frames}frames", f"clips{self.clip_length}", f"seed{self.seed}")
+        return _as_folder_name("-".join(parts))
+
+
+def make_recipe(data: Any, variant: Mapping[str, Any]) -> Recipe:
+    """The recipe of the `data` node of a configuration, with what its data set adds (`Definition.variant`)."""
+    height, width = data.frame_size
+    return Recipe(
+        dataset=data.name,
+        height=height,
+        width=width,
+        num_frames=data.num_frames,
+        clip_length=data.clip_length,
+        seed=data.seed,
+        variant=dict(variant),
+    )
+
+
+def _as_folder_name(label: str) -> str:
+    """The label itself where it is one plain folder name; otherwise a name made of it, which no other label has.
+
+    A variant may hold what a user wrote, such as a path: it must not leave the folder of the data.
+    """
+    plain = re.sub(r"[^\w.=+,-]+", "_", label, flags=re.ASCII).lstrip(".")[:150]
+    return label if plain == label else f"{plain}-{hashlib.sha256(label.encode()).hexdigest()[:8]}"
 
 
 def split_units(count: int) -> dict[str, range]:

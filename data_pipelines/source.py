@@ -256,7 +256,7 @@ def open_splits(directory: Path, recipe: Recipe, skips: bool = False) -> dict[st
         frames = fields["frames"].shape
     except Exception as error:  # whatever TFDS stumbles over in a folder that it has not written
         raise DataError(f"{directory} is not a whole data set ({_one_line(error)}); {remedy}") from error
-    expected = (recipe.clip_length, recipe.frame_size, recipe.frame_size, 3)
+    expected = (recipe.clip_length, recipe.height, recipe.width, 3)
     if frames != expected:
         raise DataError(
             f"{directory}: clips of {frames[0]} frames of {frames[1]}x{frames[2]} pixels, but config.data asks for"

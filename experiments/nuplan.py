@@ -17,12 +17,12 @@ def get_config(arguments: str = "") -> Config:
     _, preset = parse_arguments(arguments, CAMERAS)
     config = default_config()
     config.data.name = "nuplan"
-    config.data.frame_size = 224
+    config.data.frame_size = (224, 224)
     config.dynamics.num_factors = 16
     config.dynamics.total_action_dim = 256
-    config.dynamics.local_context = True
+    config.dynamics.update(local_context=True, aggregator="local")
     if preset:
-        config.data.frame_size = 64
+        config.data.frame_size = (64, 64)
         config.tokenizer.channels = 32
         config.dynamics.update(num_factors=8, total_action_dim=64, model_dim=64, num_heads=4, prediction_steps=2)
         for training in (config.tokenizer.training, config.dynamics.training):

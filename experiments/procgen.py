@@ -15,7 +15,7 @@ def get_config(arguments: str = "") -> Config:
     game, preset = parse_arguments(arguments, GAMES)
     config = default_config()
     config.data.name = "procgen"
-    config.data.frame_size = 224
+    config.data.frame_size = (224, 224)
     config.data.procgen.game = game
     config.dynamics.num_factors = 16
     config.dynamics.total_action_dim = 256
@@ -28,7 +28,7 @@ def get_config(arguments: str = "") -> Config:
 
 
 def _cpu(config: Config) -> None:
-    config.data.frame_size = 64
+    config.data.frame_size = (64, 64)
     config.data.num_frames = 40_000
     tokenizer, dynamics, evaluation = config.tokenizer, config.dynamics, config.evaluation
     # Things move by less than a patch here, so patches are small and the codes many. Nearly all patches are copies of a
@@ -58,6 +58,7 @@ def _cpu(config: Config) -> None:
         # what happens goes on as before, so the actions come to use late; until then any beta but 0 is all that moves
         # them (AdamW makes steps of one size of the smallest gradient), and they collapse.
         local_context=True,
+        aggregator="local",
         kl_weight=0.0,
         kl_weight_final=5e-3,
         kl_anneal_start=0.5,

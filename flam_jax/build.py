@@ -6,18 +6,17 @@ import jax.numpy as jnp
 from flax import linen as nn
 from ml_collections import ConfigDict
 
+from data_pipelines import spec_of
 from flam_jax.baselines.ablations import CoupledFlam, RecurrentFlam
 from flam_jax.baselines.action_conditioned import ActionConditioned
 from flam_jax.baselines.monolithic import Monolithic
 from flam_jax.baselines.object_centric import ObjectCentric
-from flam_jax.config import Config, validate
+from flam_jax.config import validate
 from flam_jax.dynamics.flam import Flam
 from flam_jax.tokenizer.decoders import CnnDecoder, PatchDecoder
 from flam_jax.tokenizer.encoders import ImpalaEncoder, PatchEncoder
 from flam_jax.tokenizer.tokenizer import Tokenizer
 
-# Of one actor: turn left, turn right, forward; and Procgen's own numbering.
-MULTIGRID_ACTIONS, PROCGEN_ACTIONS = 3, 15
 FACTORED = {"flam": Flam, "flam_recurrent": RecurrentFlam, "flam_coupled": CoupledFlam}
 
 
@@ -54,34 +53,27 @@ def build_dynamics(config: ConfigDict) -> nn.Module:
         rematerialize=c.training.rematerialize,
         dtype=jnp.dtype(c.training.dtype),
     )
-    frame: dict[str, Any] = dict(
-        grid=whole.data.frame_size // whole.tokenizer.patch_size, feature_dim=len(whole.tokenizer.levels)
-    )
+    height, width = (size // whole.tokenizer.patch_size for size in whole.data.frame_size)
+    frame: dict[str, Any] = dict(grid=(height, width), feature_dim=len(whole.tokenizer.levels))
     if c.name in ("genie", "adaworld"):
         bottleneck = "codebook" if c.name == "genie" else "gaussian"
         return Monolithic(
             action_dim=c.total_action_dim, bottleneck=bottleneck, num_codes=c.codebook_size, **frame, **shared
         )
     if c.name == "action_conditioned":
-        actors, choices = true_actions(whole)
-        return ActionConditioned(action_dim=actors * choices, num_actors=actors, num_choices=choices, **frame, **shared)
+        spec = spec_of(whole.data)
+        known = dict(num_actors=spec.actors, num_choices=spec.num_actions)
+        return ActionConditioned(action_dim=spec.actors * spec.num_actions, **known, **frame, **shared)
     slots: dict[str, Any] = dict(
         num_factors=c.num_factors,
         action_dim=c.total_action_dim // c.num_factors,
         num_iterations=c.num_iterations,
-        attention_sharpness=c.attention_sharpness,
-        position_in_keys=c.position_in_keys,
+        attention_sharpness=c.inverse_temperature,
+        position_in_keys=c.positions == "keys",
         local_context=c.local_context,
-        rarity=c.rarity,
+        rarity=c.inverse_frequency_power,
     )
     if c.name in ("playslot", "slotformer"):
         slots["action_dim"] *= c.name == "playslot"
         return ObjectCentric(num_codes=c.codebook_size, **frame, **slots, **shared)
     return FACTORED[c.name](**slots, **shared)
-
-
-def true_actions(config: Config) -> tuple[int, int]:
-    """How many actors' actions the records hold, and how many actions each of them has."""
-    if config.data.name == "multigrid":
-        return config.data.multigrid.num_agents, MULTIGRID_ACTIONS
-    return 1, PROCGEN_ACTIONS

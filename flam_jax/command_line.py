@@ -5,9 +5,9 @@ import difflib
 import re
 from collections.abc import Sequence
 
+from data_pipelines.fields import is_folder_name
 from flam_jax.config import ConfigError
-from flam_jax.messages import brief, cut
-from flam_jax.schema import is_folder_name
+from flam_jax.messages import short_repr, truncate
 
 USAGE = "python -m flam_jax.main --config=FILE[:ARGUMENTS] --workdir=FOLDER [--config.FIELD=VALUE ...]"
 # Where several processes run as one and no cluster says so: all of them or none.
@@ -75,23 +75,23 @@ def read_flags(
         flag, has_value, value = word.partition("=")
         override = takes_overrides and flag.startswith(_OVERRIDE)
         if not flag.startswith("--"):
-            raise ConfigError(f"unexpected argument {brief(word)}; usage: {usage}")
+            raise ConfigError(f"unexpected argument {short_repr(word)}; usage: {usage}")
         if not override and flag not in known:
             nearest = difflib.get_close_matches(flag.lower(), known, n=1, cutoff=0.0)[0]
-            raise ConfigError(f"unknown flag {cut(flag)}; the nearest is {nearest}; usage: {usage}")
+            raise ConfigError(f"unknown flag {truncate(flag)}; the nearest is {nearest}; usage: {usage}")
         if flag in switches:
             if has_value:
-                raise ConfigError(f"{flag} takes no value, got {brief(value)}")
+                raise ConfigError(f"{flag} takes no value, got {short_repr(value)}")
         else:
             if not has_value and rest and not rest[0].startswith("--"):
                 value, has_value = rest.pop(0), "="
             if not has_value or not (value or override):
-                raise ConfigError(f"{cut(flag)}: a value is missing, as in {cut(flag)}=VALUE")
+                raise ConfigError(f"{truncate(flag)}: a value is missing, as in {truncate(flag)}=VALUE")
         given, name = (overrides, flag.removeprefix(_OVERRIDE)) if override else (values, flag)
         if name in given and flag in repeated:
             value = f"{given[name]}\n{value}"
         elif name in given:
-            raise ConfigError(f"{cut(flag)} is given twice: {brief(given[name])} and {brief(value)}")
+            raise ConfigError(f"{truncate(flag)} is given twice: {short_repr(given[name])} and {short_repr(value)}")
         given[name] = value
     for flag in required:
         if flag not in values:
@@ -107,14 +107,14 @@ def _check_cluster(cluster: dict[str, str]) -> None:
         raise ConfigError(f"{missing[0]} is missing: {', '.join(CLUSTER_FLAGS)} go together")
     coordinator, number, index = (cluster[flag.removeprefix("--")] for flag in CLUSTER_FLAGS)
     if not re.fullmatch(r"[^\s:]+:[0-9]{1,5}", coordinator):
-        raise ConfigError(f"--coordinator={brief(coordinator)}: expected HOST:PORT of process 0")
+        raise ConfigError(f"--coordinator={short_repr(coordinator)}: expected HOST:PORT of process 0")
     if not re.fullmatch(r"[1-9][0-9]{0,5}", number):
-        raise ConfigError(f"--num_processes={brief(number)}: expected a whole number from 1 to 999999")
+        raise ConfigError(f"--num_processes={short_repr(number)}: expected a whole number from 1 to 999999")
     if not re.fullmatch(r"[0-9]{1,6}", index) or int(index) >= int(number):
-        raise ConfigError(f"--process_id={brief(index)}: expected a whole number from 0 to {int(number) - 1}")
+        raise ConfigError(f"--process_id={short_repr(index)}: expected a whole number from 0 to {int(number) - 1}")
 
 
 def check_workdir(path: str) -> None:
     """Raises ConfigError when a path cannot be that of a folder."""
     if not is_folder_name(path):
-        raise ConfigError(f"--workdir={brief(path)}: expected a folder")
+        raise ConfigError(f"--workdir={short_repr(path)}: expected a folder")

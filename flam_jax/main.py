@@ -27,10 +27,9 @@ from pathlib import Path
 from typing import Any
 
 from flam_jax.command_line import parse_arguments
-from flam_jax.config import Config, ConfigError, load_config, to_json
-from flam_jax.messages import tell
-from flam_jax.process import settle
-from flam_jax.schema import check_memory
+from flam_jax.config import Config, ConfigError, check_memory, load_config, to_json
+from flam_jax.messages import print_error
+from flam_jax.process import configure_process
 
 
 def main(arguments: list[str]) -> int:
@@ -42,7 +41,7 @@ def main(arguments: list[str]) -> int:
         options = parse_arguments(arguments)
         config = load_config(options.config, overrides=options.overrides)
     except ConfigError as error:
-        tell("flam_jax", error)
+        print_error("flam_jax", error)
         return 2
     return guarded_run(config, options.workdir, cluster_flags=options.cluster)
 
@@ -87,15 +86,15 @@ def _guarded(
         with contextlib.ExitStack() as stack:
             work([stack.enter_context(open_workdir(workdir)) for workdir in workdirs])
     except mendable as error:
-        tell("flam_jax", error)
+        print_error("flam_jax", error)
         return 1
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO):
             raise  # not the disk's fault
-        tell("flam_jax", f"{error.filename or 'the disk'}: {error.strerror}; no checkpoint was lost")
+        print_error("flam_jax", f"{error.filename or 'the disk'}: {error.strerror}; no checkpoint was lost")
         return 1
     except Preempted as stopped:
-        tell("flam_jax", stopped)
+        print_error("flam_jax", stopped)
         return PREEMPTED_STATUS
     return 0
 
@@ -259,5 +258,5 @@ def quiet_logging() -> None:
 
 
 if __name__ == "__main__":
-    settle()
+    configure_process()
     sys.exit(main(sys.argv[1:]))

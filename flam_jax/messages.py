@@ -8,30 +8,30 @@ from typing import Any
 _END = 140  # characters that stay of each end of a very long word, such as a path
 
 
-def cut(text: str) -> str:
+def truncate(text: str) -> str:
     """At most 80 characters of a text, without its middle: for messages that say what a user wrote."""
     return text if len(text) <= 80 else f"{text[:50]}...{text[-27:]}"
 
 
-class _Brief(reprlib.Repr):
+class _ShortRepr(reprlib.Repr):
     def __init__(self):
         super().__init__()
         self.maxtuple, self.maxother = 16, 80
 
     def repr_int(self, x: int, level: int) -> str:
         # Python does not write out more than 4,300 digits.
-        return cut(repr(x) if x.bit_length() < 1000 else hex(x))
+        return truncate(repr(x) if x.bit_length() < 1000 else hex(x))
 
     def repr_str(self, x: str, level: int) -> str:
-        return repr(cut(x))
+        return repr(truncate(x))
 
 
-def brief(value: Any) -> str:
+def short_repr(value: Any) -> str:
     """As `repr`, without the middle of what is long."""
-    return _Brief().repr(value)
+    return _ShortRepr().repr(value)
 
 
-def tell(program: str, error: object) -> None:
+def print_error(program: str, error: object) -> None:
     """Says on standard error what is wrong, in one line whatever a user wrote, very long words without their middle."""
     text = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in str(error))
     text = re.sub(rf"(\S{{{_END}}})\S{{20,}}(\S{{{_END}}})", r"\1...\2", text)

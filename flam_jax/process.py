@@ -19,7 +19,7 @@ _NO_CHIPS = {
 }
 
 
-def settle() -> None:
+def configure_process() -> None:
     """What a program calls first."""
     leave_absent_chips_alone()
     take_large_pages()

@@ -29,10 +29,9 @@ from pathlib import Path
 from typing import Any
 
 from flam_jax.command_line import check_workdir, read_flags
-from flam_jax.config import Config, ConfigError, config_hash, from_json, get_field, load_config, to_json
-from flam_jax.messages import brief, tell
-from flam_jax.process import compiled_once, settle
-from flam_jax.schema import field_names
+from flam_jax.config import Config, ConfigError, field_names, from_json, get_field, identity, load_config, to_json
+from flam_jax.messages import print_error, short_repr
+from flam_jax.process import compiled_once, configure_process
 from flam_jax.studies import Cell, cells
 
 USAGE = (
@@ -79,7 +78,7 @@ class Run:
             result = json.loads((self.folder / "evaluation.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return None
-        return result if result.get("config_hash") == config_hash(self.config) else None
+        return result if result.get("identity") == identity(self.config) else None
 
 
 def main(arguments: list[str]) -> int:
@@ -104,14 +103,14 @@ def main(arguments: list[str]) -> int:
         # Makes every configuration, so that every mistake is found before any work.
         runs = plan(cells(study, preset), workdir, changes)
     except ConfigError as error:
-        tell("flam_jax.reproduce", error)
+        print_error("flam_jax.reproduce", error)
         return 2
     from flam_jax.main import prepare_workdir
 
     try:
         prepare_workdir(workdir)
     except ConfigError as error:
-        tell("flam_jax.reproduce", error)
+        print_error("flam_jax.reproduce", error)
         return 1
     return run_study(study, preset, workdir, runs, jobs, together, changes)
 
@@ -122,7 +121,7 @@ def _jobs(text: str) -> int:
     except ValueError:
         jobs = 0
     if not 1 <= jobs <= MOST_JOBS:
-        raise ConfigError(f"--jobs={brief(text)}: expected a whole number from 1 to {MOST_JOBS}")
+        raise ConfigError(f"--jobs={short_repr(text)}: expected a whole number from 1 to {MOST_JOBS}")
     return jobs
 
 
@@ -347,5 +346,5 @@ def settings(runs: list[Run]) -> dict[str, dict[str, dict[str, Any]]]:
 
 
 if __name__ == "__main__":
-    settle()
+    configure_process()
     sys.exit(main(sys.argv[1:]))

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flam_jax.config import Config, ConfigError, get_field, load_config
-from flam_jax.messages import brief
+from flam_jax.messages import short_repr
 
 PRESETS = ("cpu", "gpu", "paper", "debug")
 SEEDS = (0, 1, 2)
@@ -26,10 +26,10 @@ ABLATIONS = FLAM | {
     "globally coupled": {"name": "flam_coupled"},
 }
 # The balance, which the paper's model does not have, binds slots too: what the ablations are worth without it.
-NO_BALANCE = {f"{row}, no balance": {**fields, "balance": 0.0} for row, fields in ABLATIONS.items()}
+NO_BALANCE = {f"{row}, no balance": {**fields, "separation_penalty": 0.0} for row, fields in ABLATIONS.items()}
 # And with places in the keys of slot attention, as is usual elsewhere: without both of what may bind slots here.
 PLACES_IN_KEYS = {
-    row.replace(",", ", places in keys,"): {**fields, "position_in_keys": True} for row, fields in NO_BALANCE.items()
+    row.replace(",", ", places in keys,"): {**fields, "positions": "keys"} for row, fields in NO_BALANCE.items()
 }
 # The total size of the actions stays the same.
 FACTORS = FLAM | {f"K = {count}": {"num_factors": count} for count in (2, 4, 8, 16)}
@@ -41,7 +41,8 @@ _THREE = {
     "debug": {"num_factors": 3, "total_action_dim": 57},
 }
 CORRELATED = {
-    preset: {"K = 3": three, "K = 3, no balance": {**three, "balance": 0.0}} for preset, three in _THREE.items()
+    preset: {"K = 3": three, "K = 3, no balance": {**three, "separation_penalty": 0.0}}
+    for preset, three in _THREE.items()
 }
 
 
@@ -257,7 +258,7 @@ def cells(study: str, preset: str) -> list[Cell]:
     """
     for name, value, known in (("study", study, (*STUDIES, "all")), ("preset", preset, PRESETS)):
         if value not in known:
-            raise ConfigError(f"--{name}={brief(value)}: expected one of {', '.join(known)}")
+            raise ConfigError(f"--{name}={short_repr(value)}: expected one of {', '.join(known)}")
     if study == "procgen" and preset == "gpu":
         raise ConfigError("--preset=gpu: it is for MultiGrid alone; of procgen expected one of cpu, paper, debug")
     chosen = {name: make for name, make in STUDIES.items() if study == name or (study == "all" and make is not tuning)}

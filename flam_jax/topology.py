@@ -30,7 +30,7 @@ from typing import Any
 from flam_jax.command_line import read_flags
 from flam_jax.config import Config, ConfigError, load_config
 from flam_jax.hlo import Collective, read_collectives, read_cycles
-from flam_jax.messages import brief, tell
+from flam_jax.messages import print_error, short_repr
 from flam_jax.process import leave_absent_chips_alone
 
 USAGE = "python -m flam_jax.topology --config=FILE[:ARGUMENTS] --topology=CHIP:SHAPE [--config.FIELD=VALUE ...]"
@@ -92,10 +92,10 @@ def main(arguments: list[str]) -> int:
         options = _read(arguments)
         _report(options)
     except ConfigError as error:
-        tell("flam_jax", error)
+        print_error("flam_jax", error)
         return 2
     except (PlanError, ShardingError) as error:
-        tell("flam_jax", error)
+        print_error("flam_jax", error)
         return 1
     return 0
 
@@ -136,10 +136,10 @@ def _read(arguments: list[str]) -> Options:
         split_name(topology)
     stage = values.get("--stage", "dynamics")
     if stage not in ("tokenizer", "dynamics"):
-        raise ConfigError(f"--stage={brief(stage)}: expected tokenizer or dynamics")
+        raise ConfigError(f"--stage={short_repr(stage)}: expected tokenizer or dynamics")
     per_chip = values.get("--per_chip", "")
     if per_chip and not (per_chip.isdecimal() and int(per_chip) > 0):
-        raise ConfigError(f"--per_chip={brief(per_chip)}: expected a whole number of at least 1")
+        raise ConfigError(f"--per_chip={short_repr(per_chip)}: expected a whole number of at least 1")
     return Options(
         config=load_config(values["--config"], overrides=overrides),
         topologies=topologies,
@@ -161,7 +161,7 @@ def split_name(topology: str) -> tuple[str, tuple[int, ...]]:
     dimensions = 3 if chip in ("v4", "v5p") else 2
     if chip not in CHIPS or not re.fullmatch("x".join(["[1-9][0-9]*"] * dimensions), shape):
         raise ConfigError(
-            f"--topology={brief(topology)}: expected one of {', '.join(CHIPS)} and a shape, as in v5p:4x4x4"
+            f"--topology={short_repr(topology)}: expected one of {', '.join(CHIPS)} and a shape, as in v5p:4x4x4"
         )
     return chip, tuple(int(size) for size in shape.split("x"))
 
@@ -262,8 +262,7 @@ def _shapes(config: Config, stage_name: str, batch: int, mesh: Any) -> tuple[Any
         stage = DynamicsStage(config, None, None)
     shapes = on(batch_sharding(mesh), stage.batch_shapes(batch))
     if stage_name == "dynamics":
-        size = config.data.frame_size
-        frames = jax.ShapeDtypeStruct((1, size, size, 3), "float32")
+        frames = jax.ShapeDtypeStruct((1, *config.data.frame_size, 3), "float32")
         tokenizer = jax.eval_shape(build_tokenizer(config).init, jax.random.key(0), frames)
         shapes["frozen"] = on(replicated(mesh), tokenizer["params"])
     training = config[stage_name].training

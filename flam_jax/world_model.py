@@ -66,7 +66,7 @@ class WorldModel:
     dynamics_params: Any
     tokenizer: nn.Module = struct.field(pytree_node=False)
     dynamics: nn.Module = struct.field(pytree_node=False)
-    frame_size: int = struct.field(pytree_node=False)  # pixels per side
+    frame_size: tuple[int, int] = struct.field(pytree_node=False)  # height and width in pixels
     quantize_predictions: bool = struct.field(pytree_node=False, default=True)
 
     @classmethod
@@ -299,9 +299,9 @@ class WorldModel:
         return inferred.mean, inferred.kl()
 
     def _check_frames(self, frames: Array) -> None:
-        size = self.frame_size
-        if frames.ndim != 5 or frames.shape[2:] != (size, size, 3):
-            raise ValueError(f"frames: expected [b t {size} {size} 3] as in training, got {list(frames.shape)}")
+        height, width = self.frame_size
+        if frames.ndim != 5 or frames.shape[2:] != (height, width, 3):
+            raise ValueError(f"frames: expected [b t {height} {width} 3] as in training, got {list(frames.shape)}")
         if frames.dtype != jnp.uint8:
             raise ValueError(f"frames: expected uint8 values 0..255, got {frames.dtype}")
 

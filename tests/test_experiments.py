@@ -67,12 +67,12 @@ def test_every_variant_in_every_preset_is_valid_and_its_models_fit_together(
         decoded, _ = tokenizer.init_with_output(key, output.next_features, method="decode")
         return output.actions, output.attention, decoded
 
-    frames = jax.ShapeDtypeStruct((1, window, size, size, 3), jnp.float32)
+    frames = jax.ShapeDtypeStruct((1, window, *size, 3), jnp.float32)
     actions, attention, decoded = jax.eval_shape(through, jax.eval_shape(lambda: jax.random.key(0)), frames)
-    factors, grid = config.dynamics.num_factors, size // config.tokenizer.patch_size
+    factors, grid = config.dynamics.num_factors, [side // config.tokenizer.patch_size for side in size]
     assert actions.shape == (1, window - 1, factors, config.dynamics.total_action_dim // factors)
-    assert attention.shape == (1, window, factors, grid, grid)
-    assert decoded.shape == (1, window - 1, size, size, 3)
+    assert attention.shape == (1, window, factors, *grid)
+    assert decoded.shape == (1, window - 1, *size, 3)
 
 
 def filled(shapes: Any) -> Any:
@@ -85,7 +85,7 @@ def make_stage(config: Config, name: str, dataset: Any = None) -> TokenizerStage
     if name == "tokenizer":
         return TokenizerStage(config, dataset)
     size = config.data.frame_size
-    frame = jnp.zeros((1, size, size, 3))
+    frame = jnp.zeros((1, *size, 3))
     shapes = jax.eval_shape(lambda key: build_tokenizer(config).init(key, frame), jax.random.key(0))
     return DynamicsStage(config, dataset, filled(shapes["params"]))
 
@@ -94,7 +94,7 @@ def make_batch(config: Config, stage: Any) -> dict[str, Any]:
     """Random frames of which a small part moves."""
     training, size = config[stage.name].training, config.data.frame_size
     rng = np.random.default_rng(0)
-    frames = np.broadcast_to(rng.integers(0, 256, (size, size, 3), np.uint8), (training.batch_size, 1, size, size, 3))
+    frames = np.broadcast_to(rng.integers(0, 256, (*size, 3), np.uint8), (training.batch_size, 1, *size, 3))
     frames = frames.repeat(training.window, axis=1)
     frames[:, :, :8, :8] = rng.integers(0, 256, (training.batch_size, training.window, 8, 8, 3), np.uint8)
     frozen = getattr(stage, "frozen", None)
@@ -158,14 +158,14 @@ SHAPES = {  # the shapes of the parameters
     "dynamics.num_blocks": 2,
     "dynamics.num_heads": 4,
     "dynamics.history": 2,
-    "dynamics.position_in_keys": True,
+    "dynamics.positions": "keys",
     "dynamics.local_context": False,
     "dynamics.name": "adaworld",
     "dynamics.codebook_size": 4,
 }
 # Fields that only some models have.
-MODELS = {"dynamics.codebook_size": "genie", "dynamics.slots_share": "playslot"}
-OF_PATCHES = ("tokenizer.patches_share", "tokenizer.rarity")  # of tokenizers that see one patch at a time
+MODELS = {"dynamics.codebook_size": "genie", "dynamics.slot_training_share": "playslot"}
+OF_PATCHES = ("tokenizer.patches_share", "tokenizer.rare_patch_power")  # of tokenizers that see one patch at a time
 LOSSES = {  # the loss of one batch
     "tokenizer.change_weight": 3.0,
     "tokenizer.l1_weight": 2.0,
@@ -173,21 +173,21 @@ LOSSES = {  # the loss of one batch
     "tokenizer.gradient_weight": 1.0,
     "tokenizer.consistency_weight": 1.0,
     "tokenizer.patches_share": 0.5,
-    "tokenizer.rarity": 1.0,
+    "tokenizer.rare_patch_power": 1.0,
     "dynamics.num_iterations": 3,
-    "dynamics.rarity": 0.5,
+    "dynamics.inverse_frequency_power": 0.5,
     "dynamics.prediction_steps": 1,
     "dynamics.prediction_steps_start": 0.8,  # the losses are taken at three quarters of training
     "dynamics.quantize_predictions": False,
-    "dynamics.slots_share": 0.8,
+    "dynamics.slot_training_share": 0.8,
 }
 SCHEDULES = {  # what the loss is given at three quarters of training: competition of the slots, weight of the KL
-    "dynamics.attention_sharpness": 2.0,
-    "dynamics.competition_warmup": 0.5,
-    "dynamics.first_sharpness": 0.1,
-    "dynamics.sharpness_jitter": 0.1,
+    "dynamics.inverse_temperature": 2.0,
+    "dynamics.slot_anneal_end": 0.5,
+    "dynamics.inverse_temperature_start": 0.1,
+    "dynamics.inverse_temperature_jitter": 0.1,
     "dynamics.query_noise": 0.1,
-    "dynamics.balance": 1.0,
+    "dynamics.separation_penalty": 1.0,
     "dynamics.kl_weight": 3e-2,
     "dynamics.kl_weight_final": 3e-1,
     "dynamics.kl_anneal_start": 0.2,
@@ -216,7 +216,7 @@ TRAINING = {  # what one look at the schedule, an update, a batch or a run shows
 def base_config(field: str = "") -> Config:
     """What a change of `field` is compared with."""
     config = copy.deepcopy(tiny_config(name=MODELS.get(field, "flam"), kl_weight=1e-2, kl_weight_final=1e-1))
-    config.dynamics.update(prediction_steps=2, kl_anneal_start=0.5, competition_warmup=0.9)
+    config.dynamics.update(prediction_steps=2, kl_anneal_start=0.5, slot_anneal_end=0.9)
     # A receptive field beyond the patch: only then can features change where pixels do not.
     config.tokenizer.encoder = "impala"
     if field in OF_PATCHES:
@@ -236,11 +236,12 @@ def changed(name: str, value: Any) -> Config:
 
 def parameter_shapes(config: Config, stage_name: str) -> list[tuple[str, tuple[int, ...]]]:
     key = jax.eval_shape(lambda: jax.random.key(0))
-    size, grid = config.data.frame_size, config.data.frame_size // config.tokenizer.patch_size
+    size = config.data.frame_size
+    grid = [side // config.tokenizer.patch_size for side in size]
     if stage_name == "tokenizer":
-        shape, module = (1, size, size, 3), build_tokenizer(config)
+        shape, module = (1, *size, 3), build_tokenizer(config)
     else:
-        shape, module = (1, 2, grid, grid, len(config.tokenizer.levels)), build_dynamics(config)
+        shape, module = (1, 2, *grid, len(config.tokenizer.levels)), build_dynamics(config)
     params = jax.eval_shape(module.init, key, jax.ShapeDtypeStruct(shape, jnp.float32))
     return [(jax.tree_util.keystr(path), leaf.shape) for path, leaf in jax.tree_util.tree_leaves_with_path(params)]
 

@@ -15,9 +15,8 @@ import pytest
 
 from flam_jax import main, reproduce
 from flam_jax.build import build_dynamics
-from flam_jax.config import config_hash, field_names, get_field
+from flam_jax.config import field_names, fields, get_field, identity
 from flam_jax.process import COMPILED
-from flam_jax.schema import CHOICES
 from flam_jax.studies import (
     GROWING,
     LEARNING_RATES,
@@ -71,8 +70,8 @@ def test_rows_of_a_column_differ_in_the_model_alone(study, preset):
             }
             named = {"training.num_steps"} if row.endswith(" in FLAM's time") else set()
             named |= {"num_factors"} if row.endswith("K = 4") else set()
-            named |= {"balance"} if ", no balance" in row else set()
-            named |= {"position_in_keys"} if ", places in keys" in row else set()
+            named |= {"separation_penalty"} if ", no balance" in row else set()
+            named |= {"positions"} if ", places in keys" in row else set()
             growing, longer = (special.get(preset, {}).get(config.dynamics.name, {}) for special in SPECIAL)
             assert different <= {"name", "model_dim", "training.learning_rate"} | named | {*growing, *longer}
             frames = [c.dynamics.training.window * c.dynamics.training.batch_size for c in (config, flam)]
@@ -90,12 +89,12 @@ def test_sweeps_change_one_thing():
         ]
 
     assert values("sweeps", "K =", "num_factors", "total_action_dim") == [(2, 64), (4, 64), (16, 64), (3, 57), (3, 57)]
-    assert values("sweeps", "K = 3", "balance") == [(6.0,), (0.0,)]
+    assert values("sweeps", "K = 3", "separation_penalty") == [(6.0,), (0.0,)]
     assert values("sweeps", "FLAM", "num_factors")[0] == (8,)  # not run twice
     models = ["flam", "flam_recurrent", "flam_coupled"]
-    kinds = [(8, 6.0, False), (4, 6.0, False), (8, 0.0, False), (8, 0.0, True)]
+    kinds = [(8, 6.0, "readout"), (4, 6.0, "readout"), (8, 0.0, "readout"), (8, 0.0, "keys")]
     expected = [(name, *kind) for kind in kinds for name in models]
-    assert values("ablations", "", "name", "num_factors", "balance", "position_in_keys") == expected
+    assert values("ablations", "", "name", "num_factors", "separation_penalty", "positions") == expected
     models = ["flam", "playslot", "slotformer"]
     assert values("slots", "", "name", "num_factors") == [(name, count) for count in (8, 4) for name in models]
     betas = [1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0]
@@ -120,8 +119,8 @@ def _parameters(config):
     parts = {"dynamics": dict(config.dynamics), "levels": config.tokenizer.levels, "frame": config.data.frame_size}
     name = str(parts | {"patch": config.tokenizer.patch_size, "agents": config.data.multigrid.num_agents})
     if name not in _counted:
-        grid = config.data.frame_size // config.tokenizer.patch_size
-        features = jax.ShapeDtypeStruct((1, 2, grid, grid, len(config.tokenizer.levels)), jnp.float32)
+        grid = [size // config.tokenizer.patch_size for size in config.data.frame_size]
+        features = jax.ShapeDtypeStruct((1, 2, *grid, len(config.tokenizer.levels)), jnp.float32)
         shapes = jax.eval_shape(build_dynamics(config).init, jax.eval_shape(lambda: jax.random.key(0)), features)
         _counted[name] = sum(leaf.size for leaf in jax.tree.leaves(shapes))
     return _counted[name]
@@ -161,7 +160,7 @@ def test_a_record_is_the_result_of_a_cell_as_it_is_now():
         result = json.loads(file.read_text())
         cell = known[file.parent.relative_to(ROOT / "docs" / "records" / "cpu").as_posix()]
         config = cell.config({"tokenizer.restore_from": f"runs/study/{cell.column}/tokenizer"})
-        assert result["config_hash"] == config_hash(config), f"{file} is of another configuration: remove it"
+        assert result["identity"] == identity(config), f"{file} is of another configuration: remove it"
         assert (result["model"], result["seed"], result["split"]) == (config.dynamics.name, cell.seed, "test")
 
 
@@ -217,7 +216,7 @@ def test_tuning_tries_no_model_less_often_than_flam_and_never_looks_at_the_test_
         assert cell.seed not in MORE_SEEDS
         rounds = first if cell.seed == TUNING_SEEDS[0] else second
         rounds.setdefault(config.dynamics.name, []).append((config.dynamics.training.learning_rate, cell.seed))
-    assert set(first) == set(CHOICES["dynamics.name"])
+    assert set(first) == set(fields()["dynamics.name"].choices)
     assert {tuple(rate for rate, _ in trials) for trials in first.values()} == {LEARNING_RATES["cpu"]}
     assert "flam" not in second
     for trials in second.values():

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from data_pipelines import DatasetSpec, spec_of
 from flam_jax import build, config
 from flam_jax.world_model import WorldModel
 
@@ -16,12 +17,12 @@ SIZE, CELLS, AGENTS = 16, 4, 2
 def tiny_config(**changes):
     """A valid configuration; `changes` are fields of `dynamics`."""
     c = config.default_config()
-    c.data.frame_size = SIZE
+    c.data.frame_size = (SIZE, SIZE)
     c.data.clip_length = 10
     c.data.multigrid.update(grid_size=CELLS, num_agents=AGENTS)
     c.tokenizer.update(encoder="patch", decoder="patch", patch_size=4, channels=8, levels=(3, 3))
     c.dynamics.update(num_factors=3, total_action_dim=6, model_dim=8, num_heads=2, num_blocks=1, history=3)
-    c.dynamics.update(num_iterations=2, prediction_steps=1, local_context=True)
+    c.dynamics.update(num_iterations=2, prediction_steps=1, local_context=True, aggregator="local")
     c.dynamics.update(**changes)
     c.tokenizer.training.window = c.dynamics.training.window = 4
     c.evaluation.update(context=3, steps=4, num_clips=5, probe_clips=4, batch_size=3, num_pictures=2)
@@ -74,12 +75,16 @@ class BoardDataset:
     """What `data_pipelines.prepare` returns, in memory."""
 
     clips: int = 7
-    blank: np.ndarray = dataclasses.field(default_factory=lambda: np.full((SIZE, SIZE, 3), 90, np.uint8))
+    median_frame: np.ndarray = dataclasses.field(default_factory=lambda: np.full((SIZE, SIZE, 3), 90, np.uint8))
+
+    @property
+    def spec(self) -> DatasetSpec:
+        return spec_of(tiny_config().data)
 
     def split(self, name: str) -> list[dict[str, np.ndarray]]:
         first = {"train": 100, "val": 200, "test": 300}[name]
         return [board_record(first + number) for number in range(self.clips)]
 
-    def twin(self, record: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        twin = board_record(int(record["frames"].sum()), len(record["frames"]), record["actions"])
-        return {key: value for key, value in twin.items() if np.ndim(value)}
+    def displaced(self, record: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        clip = board_record(int(record["frames"].sum()), len(record["frames"]), record["actions"])
+        return {key: value for key, value in clip.items() if np.ndim(value)}

@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines.builder import ClipBuilder, FieldSpec, Unit
+from data_pipelines.builder import ClipBuilder, Unit
+from data_pipelines.multigrid.definition import NUM_ACTIONS
 from data_pipelines.recipe import Recipe, split_units
 
 
@@ -17,39 +18,11 @@ class Multigrid(ClipBuilder):
     DESCRIPTION = "Several agents of different colours turn and walk at random in a walled room (package multigrid)."
 
     @staticmethod
-    def recipe(data: Any) -> Recipe:
-        variant = data.multigrid
-        return Recipe(
-            dataset="multigrid",
-            frame_size=data.frame_size,
-            num_frames=data.num_frames,
-            clip_length=data.clip_length,
-            seed=data.seed,
-            variant={
-                "grid": variant.grid_size,
-                "agents": variant.num_agents,
-                "shared": variant.shared_actions,
-            },
-        )
-
-    @staticmethod
-    def fields(recipe: Recipe) -> dict[str, FieldSpec]:
-        agents = recipe.variant["agents"]
-        return {
-            "actions": FieldSpec((agents,), np.int8),
-            "positions": FieldSpec((agents, 2), np.int16),
-            "directions": FieldSpec((agents,), np.int8),
-        }
-
-    @staticmethod
     def units(recipe: Recipe) -> dict[str, list[Unit]]:
         return {name: [(episode, 1) for episode in part] for name, part in split_units(recipe.num_clips).items()}
 
     @staticmethod
     def make_unit(recipe: Recipe, episode: int, num_clips: int) -> list[dict[str, Any]]:
-        # Imported here: the parent needs no environment, and a missing package is reported where it is needed.
-        from data_pipelines.multigrid.environment import NUM_ACTIONS
-
         agents, shared = (recipe.variant[name] for name in ("agents", "shared"))
         policy_seed, world_seed = np.random.SeedSequence((recipe.seed, episode)).spawn(2)
         actions = np.random.default_rng(policy_seed).integers(
@@ -59,9 +32,9 @@ class Multigrid(ClipBuilder):
         return [_play(recipe, actions, world_seed) | {"episode": episode, "clip": 0}]
 
     @staticmethod
-    def twin(recipe: Recipe, record: dict[str, Any]) -> dict[str, Any]:
-        """The walks of a record from other places, where every action has the same effect (`twin.displace`)."""
-        from data_pipelines.multigrid.twin import displace
+    def displaced(recipe: Recipe, record: dict[str, Any]) -> dict[str, Any]:
+        """The walks of a record from other places, where every action has the same effect."""
+        from data_pipelines.multigrid.displace import displace
 
         walks = {name: np.ascontiguousarray(record[name]) for name in ("positions", "directions", "actions")}
         name = zlib.crc32(b"".join(walk.tobytes() for walk in walks.values()))
@@ -71,6 +44,7 @@ class Multigrid(ClipBuilder):
 
 
 def _play(recipe: Recipe, actions: np.ndarray, world_seed: np.random.SeedSequence) -> dict[str, Any]:
+    # Imported here: the parent needs no environment, and a missing package is reported where it is needed.
     from data_pipelines.multigrid.environment import WalkEnv, walk
 
     env = WalkEnv(grid_size=recipe.variant["grid"], num_agents=recipe.variant["agents"])
@@ -80,5 +54,5 @@ def _play(recipe: Recipe, actions: np.ndarray, world_seed: np.random.SeedSequenc
 def _draw(recipe: Recipe, positions: np.ndarray, directions: np.ndarray, actions: np.ndarray) -> dict[str, Any]:
     from data_pipelines.multigrid.tiles import compose
 
-    frames = compose(positions, directions, grid_size=recipe.variant["grid"], frame_size=recipe.frame_size)
+    frames = compose(positions, directions, grid_size=recipe.variant["grid"], frame_size=recipe.height)
     return {"frames": frames, "actions": actions, "positions": positions, "directions": directions}

@@ -35,7 +35,6 @@ PALETTE = (
     (0, 160, 0),
     (160, 0, 0),
 )
-NUM_ACTIONS = 3
 _ACTIONS = (Action.left, Action.right, Action.forward)
 _NEVER = 2**62
 

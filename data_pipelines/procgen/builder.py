@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines.builder import ClipBuilder, FieldSpec, Unit
+from data_pipelines.builder import ClipBuilder, Unit
 from data_pipelines.errors import DataError
 from data_pipelines.recipe import Recipe, split_units
 
@@ -20,26 +20,6 @@ class Procgen(ClipBuilder):
     name = "procgen"
     SECONDS_PER_FRAME = 5e-4
     DESCRIPTION = "Procgen games in easy mode without backgrounds, played at random (package envpool)."
-
-    @staticmethod
-    def recipe(data: Any) -> Recipe:
-        variant = data.procgen
-        return Recipe(
-            dataset="procgen",
-            frame_size=data.frame_size,
-            num_frames=data.num_frames,
-            clip_length=data.clip_length,
-            seed=data.seed,
-            variant={"game": variant.game, "levels": variant.num_levels, "repeat": float(variant.action_repeat)},
-        )
-
-    @staticmethod
-    def fields(recipe: Recipe) -> dict[str, FieldSpec]:
-        return {
-            "actions": FieldSpec((), np.int8),
-            "rewards": FieldSpec((), np.float32),
-            "level": FieldSpec((), np.int64, per_clip=True),
-        }
 
     @staticmethod
     def units(recipe: Recipe) -> dict[str, list[Unit]]:
@@ -61,7 +41,7 @@ class Procgen(ClipBuilder):
         rng = np.random.default_rng((recipe.seed, level))
         records: list[dict[str, Any]] = []
         fruitless = 0
-        episodes = play(game, level, recipe.frame_size, repeat, rng, max_frames=(_CLIPS_PER_EPISODE + 1) * length)
+        episodes = play(game, level, recipe.height, repeat, rng, max_frames=(_CLIPS_PER_EPISODE + 1) * length)
         for number, episode in enumerate(episodes):
             # Episodes begin with an empty scene: clips that do not all begin there see more of the game. Whole clips
             # only: what is left at the end of an episode is dropped.

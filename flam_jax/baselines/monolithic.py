@@ -25,7 +25,7 @@ class Monolithic(nn.Module):
     """One latent action a frame, inferred and used by spatio-temporal transformers on patches.
 
     Attributes:
-      grid: patches per side of the square frame.
+      grid: rows and columns of patches.
       feature_dim: c.
       action_dim: size of the latent action.
       bottleneck: `gaussian` with a KL penalty (AdaWorld), or `codebook` (Genie).
@@ -38,7 +38,7 @@ class Monolithic(nn.Module):
       dtype: compute type; parameters are float32.
     """
 
-    grid: int
+    grid: tuple[int, int]
     feature_dim: int
     action_dim: int
     bottleneck: str
@@ -150,7 +150,7 @@ class Monolithic(nn.Module):
 
     def init_cache(self, features: Float[Array, "b h w c"]) -> Any:
         """Caches before the first frame of `step`."""
-        batch = (features.shape[0], self.grid**2)
+        batch = (features.shape[0], self.grid[0] * self.grid[1])
         return [
             empty_cache(batch, self.history, self.num_heads, self.model_dim, self.dtype) for _ in range(self.num_blocks)
         ]
@@ -187,10 +187,10 @@ class Monolithic(nn.Module):
         return layer(features.astype(self.dtype)).reshape(*features.shape[:2], -1, self.model_dim)
 
     def _positions(self, layer: nn.Module) -> Float[Array, "p d"]:
-        return layer(position_codes(self.grid, self.grid).astype(self.dtype)).reshape(-1, self.model_dim)
+        return layer(position_codes(*self.grid).astype(self.dtype)).reshape(-1, self.model_dim)
 
     def _as_features(self, slots: Float[Array, "*b 1 d"]) -> Float[Array, "*b h w c"]:
-        return slots.reshape(*slots.shape[:-2], self.grid, self.grid, self.feature_dim)
+        return slots.reshape(*slots.shape[:-2], *self.grid, self.feature_dim)
 
 
 def as_slot(features: Float[Array, "*b h w c"]) -> Float[Array, "*b 1 d"]:

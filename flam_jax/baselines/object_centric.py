@@ -33,7 +33,7 @@ class SlotMixerDecoder(nn.Module):
     """Patches ask slots what they show, each from its place (the slot mixer of Sajjadi et al. 2022)."""
 
     feature_dim: int
-    grid: int
+    grid: tuple[int, int]
     num_heads: int
     dtype: DTypeLike = jnp.float32
 
@@ -41,7 +41,7 @@ class SlotMixerDecoder(nn.Module):
     def __call__(self, slots: Float[Array, "*b k d"]) -> Float[Array, "*b h w c"]:
         *batch, _, dim = slots.shape
         norm = lambda x: nn.LayerNorm(dtype=self.dtype)(x)  # noqa: E731
-        codes = position_codes(self.grid, self.grid).astype(self.dtype)
+        codes = position_codes(*self.grid).astype(self.dtype)
         position = nn.Dense(dim, dtype=self.dtype, name="position")(codes)
         x = jnp.broadcast_to(position, (*batch, *position.shape))
         x = x + SlotCrossAttention(self.num_heads, self.dtype, name="slots")(norm(x), norm(slots.astype(self.dtype)))
@@ -102,12 +102,12 @@ class ObjectCentric(Flam, kw_only=True):
     Fields and methods are FLAM's, with an `action_dim` of 0 for a model without actions (SlotFormer).
 
     Attributes:
-      grid: patches per side of the square frame.
+      grid: rows and columns of patches.
       feature_dim: c.
       num_codes: of the codebook.
     """
 
-    grid: int
+    grid: tuple[int, int]
     feature_dim: int
     num_codes: int = 8
 

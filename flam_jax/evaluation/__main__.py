@@ -9,9 +9,8 @@ import sys
 from pathlib import Path
 
 from flam_jax.command_line import check_workdir, read_flags
-from flam_jax.config import ConfigError, from_json
-from flam_jax.messages import brief, tell
-from flam_jax.schema import CHOICES
+from flam_jax.config import ConfigError, fields, from_json
+from flam_jax.messages import print_error, short_repr
 
 USAGE = "python -m flam_jax.evaluation --workdir=FOLDER [--split=test|val]"
 
@@ -26,10 +25,11 @@ def main(arguments: list[str] | None = None) -> int:
         flags, _ = read_flags(arguments, USAGE, required=("--workdir",), optional=("--split",))
         workdir, split = flags["--workdir"], flags.get("--split")
         check_workdir(workdir)
-        if split and split not in CHOICES["evaluation.split"]:
-            raise ConfigError(f"--split={brief(split)}: expected one of {', '.join(CHOICES['evaluation.split'])}")
+        expected = fields()["evaluation.split"].expected(split) if split else ""
+        if expected:
+            raise ConfigError(f"--split={short_repr(split)}: expected {expected}")
     except ConfigError as error:
-        tell("flam_jax.evaluation", error)
+        print_error("flam_jax.evaluation", error)
         return 2
     from data_pipelines.errors import DataError
     from flam_jax.checkpoints import CheckpointError
@@ -48,7 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
             config.evaluation.split = split
         result = evaluate(config, workdir)
     except (ConfigError, DataError, CheckpointError, WeightsError) as error:
-        tell("flam_jax.evaluation", error)
+        print_error("flam_jax.evaluation", error)
         return 1
     rollout = result["rollout"]
     if "skipped_clips" in rollout:

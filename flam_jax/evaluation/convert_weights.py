@@ -22,7 +22,7 @@ from flam_jax.command_line import read_flags
 from flam_jax.config import ConfigError
 from flam_jax.evaluation.networks import NETWORKS, published, weights
 from flam_jax.evaluation.networks.weights import WeightsError
-from flam_jax.messages import brief, tell
+from flam_jax.messages import print_error, short_repr
 
 USAGE = "python -m flam_jax.evaluation.convert_weights --network=NAME --backbone=FILE [--heads=FILE] --out=FILE.npz"
 
@@ -46,13 +46,13 @@ def parse(arguments: list[str]) -> Options:
     flags, _ = read_flags(arguments, USAGE, required=("--network", "--backbone", "--out"), optional=("--heads",))
     options = Options(flags["--network"], flags["--backbone"], flags.get("--heads"), flags["--out"])
     if options.network not in NETWORKS:
-        raise ConfigError(f"--network={brief(options.network)}: expected one of {', '.join(NETWORKS)}")
+        raise ConfigError(f"--network={short_repr(options.network)}: expected one of {', '.join(NETWORKS)}")
     if options.network == "i3d" and options.heads:
         raise ConfigError("--heads: i3d has none")
     if options.network != "i3d" and not options.heads:
         raise ConfigError(f"--heads is missing: {options.network} needs the heads of LPIPS")
     if not options.out.endswith(".npz"):
-        raise ConfigError(f"--out={brief(options.out)}: expected a file that ends in .npz")
+        raise ConfigError(f"--out={short_repr(options.out)}: expected a file that ends in .npz")
     return options
 
 
@@ -65,7 +65,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         options = parse(arguments)
     except ConfigError as error:
-        tell("flam_jax.evaluation.convert_weights", error)
+        print_error("flam_jax.evaluation.convert_weights", error)
         return 2
     try:
         parameters = _converted("backbone", options.network, options.backbone)
@@ -73,7 +73,7 @@ def main(arguments: list[str] | None = None) -> int:
             parameters |= _converted("heads", options.network, options.heads)
         weights.write(options.out, options.network, parameters)
     except WeightsError as error:
-        tell("flam_jax.evaluation.convert_weights", error)
+        print_error("flam_jax.evaluation.convert_weights", error)
         return 1
     print(f"{options.out}: {options.network}, {sum(value.size for value in parameters.values()):,} parameters")
     return 0

@@ -40,7 +40,7 @@ def load_judges(config: Config) -> Judges:
     Raises:
       WeightsError: a file is there and cannot be used, also where its number would not be computed.
     """
-    settings, size = config.evaluation, config.data.frame_size
+    settings, (height, width) = config.evaluation, config.data.frame_size
     folder = Path(settings.weights)
     if os.path.exists(folder) and not os.path.isdir(folder):  # those of Path raise where they cannot look
         raise WeightsError(f"config.evaluation.weights = {str(folder)!r}: expected a folder")
@@ -49,7 +49,7 @@ def load_judges(config: Config) -> Judges:
     backbone = settings.lpips_backbone
     parameters = _read(folder, f"lpips_{backbone}")
     if parameters is not None:
-        perceptual = _reason(lpips.check_size, backbone, size, size) or Lpips(parameters, backbone)
+        perceptual = _reason(lpips.check_size, backbone, height, width) or Lpips(parameters, backbone)
     parameters = _read(folder, "i3d")
     if parameters is not None:
         features = _reason(i3d.check_length, settings.steps) or parameters

@@ -14,12 +14,11 @@ from PIL import Image
 
 from flam_jax import pictures
 from flam_jax.checkpoints import write_text
-from flam_jax.config import Config
+from flam_jax.config import Config, field_names, get_field
 from flam_jax.evaluation import rollouts as rolling
 from flam_jax.evaluation.charts import Line, line_chart
 from flam_jax.evaluation.curves import training_curves
 from flam_jax.evaluation.style import STYLE
-from flam_jax.schema import field_names, get_field
 from flam_jax.world_model import WorldModel
 
 FILE = "report.html"
@@ -142,7 +141,7 @@ def _header(result: dict[str, Any]) -> str:
         "steps: " + ", ".join(f"{stage} {count:,}" for stage, count in result["steps"].items()),
         "time: " + ", ".join(f"{stage} {_duration(seconds)}" for stage, seconds in result["seconds"].items()),
         result["device"],
-        f"configuration {result['config_hash']}",
+        f"configuration {result['identity']}",
     ]
     line = " · ".join(html.escape(fact) for fact in facts)
     title = html.escape(f"{result['model'].upper()} on {result['dataset']}")
@@ -217,7 +216,7 @@ def _pictures(config: Config, result: dict[str, Any], world_model: WorldModel, d
     for record, count in rolling.batches(source, clips, settings.batch_size, length):
         frames = record["frames"]
         given = rolling.told(world_model, record)
-        part = rolling.roll_out(world_model, frames, jnp.asarray(dataset.blank), settings.context, given)
+        part = rolling.roll_out(world_model, frames, jnp.asarray(dataset.median_frame), settings.context, given)
         predicted, masks = np.asarray(part.predicted), np.asarray(part.observation.attention)
         for i in range(count):
             number = clips[len(rows)]

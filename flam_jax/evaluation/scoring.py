@@ -12,8 +12,7 @@ import numpy as np
 
 from data_pipelines.errors import DataError
 from flam_jax import checkpoints
-from flam_jax.build import true_actions
-from flam_jax.config import Config, config_hash
+from flam_jax.config import Config, identity
 from flam_jax.evaluation import actions, binding, cells, leak, perceptual
 from flam_jax.evaluation import rollouts as rolling
 from flam_jax.evaluation.dci import chance_likelihood, dci
@@ -60,9 +59,9 @@ def evaluate(
     scores = score(config, world_model, dataset)
     result = {
         "model": config.dynamics.name,
-        "dataset": dataset_name(config),
+        "dataset": dataset.spec.name,
         "split": config.evaluation.split,
-        "config_hash": config_hash(config),
+        "identity": identity(config),
         "seed": config.seed,
         "device": describe_device(),
         "steps": {stage: done.get("step", 0) for stage, done in finished.items()},
@@ -84,16 +83,6 @@ def _count(tree: Any) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(tree))
 
 
-def dataset_name(config: Config) -> str:
-    """Short name of the data that a configuration trains on, for example `multigrid 4 agents 64x64`."""
-    size = f"{config.data.frame_size}x{config.data.frame_size}"
-    if config.data.name == "multigrid":
-        grid = config.data.multigrid
-        shared = f", {grid.shared_actions} alike" if grid.shared_actions else ""
-        return f"multigrid {grid.num_agents} agents{shared} {size}"
-    return f"{config.data.procgen.game} {size}"
-
-
 def describe_device() -> str:
     """Kind and number of the devices at hand."""
     device = jax.devices()[0]
@@ -113,13 +102,14 @@ def score(config: Config, world_model: WorldModel, dataset: Any) -> dict[str, An
     context, length = settings.context, settings.context + settings.steps
     source = dataset.split(settings.split)
     clips = rolling.choose(len(source), settings.num_clips)
-    blank = jnp.asarray(dataset.blank)
+    spec = dataset.spec
+    median = jnp.asarray(dataset.median_frame)
     parts, records, played, features = [], [], [], []
     for record, count in rolling.batches(source, clips, settings.batch_size, length):
         given = rolling.told(world_model, record)
-        part = rolling.roll_out(world_model, record["frames"], blank, context, given, lpips)
+        part = rolling.roll_out(world_model, record["frames"], median, context, given, lpips)
         if not isinstance(judges.i3d, str):
-            seen_by_i3d = perceptual.clip_features(judges.i3d, part, record["frames"], dataset.blank)
+            seen_by_i3d = perceptual.clip_features(judges.i3d, part, record["frames"], dataset.median_frame)
             features.append({name: values[:count] for name, values in seen_by_i3d.items()})
         parts.append(_without_filling(part, count, settings.batch_size))
         records.append({key: value[:count] for key, value in record.items()})
@@ -135,7 +125,7 @@ def score(config: Config, world_model: WorldModel, dataset: Any) -> dict[str, An
     if skipped:
         result["rollout"]["skipped_clips"] = len(skipped)
     if "positions" in records[0]:
-        grid_size = config.data.multigrid.grid_size
+        grid_size = spec.cells[0]
         record = {key: np.concatenate([part[key] for part in records]) for key in records[0]}
         places = cell_positions(record)
         on_cells = _attention_on_cells(seen.attention, places, grid_size)
@@ -170,7 +160,7 @@ def score(config: Config, world_model: WorldModel, dataset: Any) -> dict[str, An
             test = (seen.action_mean, places, record["actions"].astype(np.int32))
             fit = (fit_actions, fit_places, fit_chosen)
             result["actions"]["leak"] = leak.action_leak(fit, test, holders, grid_size)
-            chosen, choices = test[2], true_actions(config)[1]
+            chosen, choices = test[2], spec.num_actions
             result["actions"]["map"] = actions.action_map(seen.action_mean, chosen[:, :-1], holders, choices)
             directed = actions.directed_actions(chosen, places, record["directions"])
             result["actions"]["directed_map"] = actions.action_map(
@@ -187,8 +177,10 @@ def _transfer(
     try:
         for record, count in played:
             clips = [{key: value[row] for key, value in record.items()} for row in range(len(record["frames"]))]
-            twins = [dataset.twin(clip) for clip in clips]
-            batches.append((record, {key: np.stack([twin[key] for twin in twins]) for key in twins[0]}, count))
+            displaced_clips = [dataset.displaced(clip) for clip in clips]
+            batches.append(
+                (record, {key: np.stack([clip[key] for clip in displaced_clips]) for key in displaced_clips[0]}, count)
+            )
             elsewhere = (batches[-1][1]["positions"] != record["positions"]).any(axis=(1, 3))
             displaced.append(elsewhere[:count])
     except DataError as error:  # the environment may be missing where a trained model is evaluated
@@ -269,4 +261,4 @@ def _frames_first(values: np.ndarray) -> np.ndarray:
     return values.reshape(-1, *values.shape[2:])
 
 
-__all__ = ["FILE", "cell_positions", "dataset_name", "describe_device", "evaluate", "score"]
+__all__ = ["FILE", "cell_positions", "describe_device", "evaluate", "score"]

@@ -9,8 +9,7 @@ import optax
 from flax import struct
 from jax.typing import ArrayLike
 
-from flam_jax.config import Config
-from flam_jax.schema import steps_of
+from flam_jax.config import Config, steps_of
 from flam_jax.training.sharding import path_name
 
 # Shares of the training between which something is trained.

@@ -11,8 +11,7 @@ import optax
 from jax.sharding import Mesh
 
 from flam_jax.axes import placed_by
-from flam_jax.config import Config
-from flam_jax.schema import steps_of
+from flam_jax.config import Config, steps_of
 from flam_jax.training.flops import count_flops
 from flam_jax.training.sharding import RULES, Rule, placer, replicated, tree_shardings
 from flam_jax.training.stage import Batch, Stage

@@ -49,7 +49,7 @@ class TokenizerStage:
     def batch_shapes(self, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
         """What the loader gives, as shapes."""
         window, size = self.config.tokenizer.training.window, self.config.data.frame_size
-        return {"frames": jax.ShapeDtypeStruct((batch_size, window, size, size, 3), jnp.uint8)}
+        return {"frames": jax.ShapeDtypeStruct((batch_size, window, *size, 3), jnp.uint8)}
 
     def init(self, key: jax.Array, batch: Batch) -> Mapping[str, Any]:
         return self.module.init(key, to_float(batch["frames"][:1, :1]))
@@ -61,7 +61,7 @@ class TokenizerStage:
         if fields.patches_share < 1:
             patches = frames[0, ..., 0].size // fields.patch_size**2
             count = max(round(fields.patches_share * patches), 1)
-            frames = draw_patches(key, frames, fields.patch_size, count, fields.rarity)
+            frames = draw_patches(key, frames, fields.patch_size, count, fields.rare_patch_power)
         frames = to_float(frames)
         return tokenizer_loss(self._output({"params": params}, frames), frames, **self.weights)
 

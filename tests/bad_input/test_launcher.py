@@ -4,17 +4,16 @@ import itertools
 import math
 import random
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from flam_jax.schema import CHOICES, bounds, defaults, field_names, get_field
+from flam_jax import config
 from flam_jax.training import memory
 from tests.bad_input.mistakes import DEBUG, LONG, WORKDIR, Bad, check, each
 
 BOTH = (DEBUG, WORKDIR)
 TWO = ("--num_processes=2",)
-FIELDS: dict[str, Any] = {name: get_field(defaults(), name) for name in field_names(defaults())}
+FIELDS = config.fields()
 GROUPS = sorted({name.rsplit(".", depth)[0] for name in FIELDS for depth in range(1, name.count(".") + 1)})
 
 pytestmark = pytest.mark.timeout(60)
@@ -39,9 +38,10 @@ def here(here: Path) -> Path:
 
 def wrong_values(name: str) -> list[str]:
     """Texts that the field cannot take."""
-    default = FIELDS[name]
-    if name in CHOICES:
-        first, *_ = choices = CHOICES[name]
+    field = FIELDS[name]
+    default, choices = field.default, field.choices
+    if choices:
+        first, *_ = choices
         return ["", "no such", "0", "true", "ñ", LONG, first.upper(), f"[{first}]", f"{first} ", ",".join(choices)]
     if isinstance(default, bool):
         return ["", "1", "0", "yes", "nan", "None", "[true]", "true,false", "ñ", LONG]
@@ -50,7 +50,7 @@ def wrong_values(name: str) -> list[str]:
     if isinstance(default, str):
         return [" ", "\n", LONG, f"runs/{LONG}/a", "a/" * 1000] + ([""] if default else [])
     wrong = ["", "much", "true", "nan", "-inf", "[1, 2]", "½", LONG, "9" * 400, "9" * 5000]
-    low, high = bounds(name)
+    low, high = field.low, field.high
     if isinstance(default, float):
         return [*wrong, str(math.nextafter(low, -math.inf)), str(math.nextafter(high, math.inf)), "-1e300", "1e300"]
     return [*wrong, "1.5", "1e3", "0x10", str(int(low) - 1), str(int(high) + 1)]
@@ -75,7 +75,7 @@ _LITERALS = ("None", "[]", "{}", "object()", "{'a': 1}", "10**5000", "(10**5000,
 def set_wrong(name: str, literal: str) -> Bad:
     """An experiment that sets a field to a Python literal."""
     # ConfigDict itself refuses this number for a field of floats.
-    named = ["does not load: OverflowError"] if literal == "10**5000" and isinstance(FIELDS[name], float) else []
+    named = ["does not load: OverflowError"] if literal == "10**5000" and isinstance(FIELDS[name].default, float) else []
     return Bad((f"--config=HERE/assign.py:{name}={literal}", WORKDIR), [f"config.{name}", *named])
 
 
@@ -122,7 +122,7 @@ def test_a_name_that_is_no_field_is_refused(here: Path) -> None:
 PROCGEN = "--config=experiments/procgen.py:debug"
 NUPLAN = "--config=experiments/nuplan.py:debug"
 STAGES, AXES = ("tokenizer", "dynamics"), ("data", "fsdp", "factor")
-MODELS = CHOICES["dynamics.name"]
+MODELS = FIELDS["dynamics.name"].choices
 CONTRADICTIONS = [
     fields("data.num_frames=159", "data.num_frames"),
     fields("data.clip_length=65", "data.num_frames"),
@@ -162,7 +162,7 @@ for _model in MODELS:
 for _model in ("playslot", "slotformer"):  # of the six steps each part has some
     CONTRADICTIONS += [
         fields(
-            f"dynamics.name={_model} dynamics.slots_share={share} dynamics.training.warmup_steps={steps}",
+            f"dynamics.name={_model} dynamics.slot_training_share={share} dynamics.training.warmup_steps={steps}",
             "dynamics.training.warmup_steps",
         )
         for share, steps in ((0.5, 3), (0.5, 5), (0.3, 2), (0.7, 1), (0, 6), (1, 6))

@@ -18,7 +18,7 @@ def data_config(path: Path, **changes: object) -> ConfigDict:
             "name": "multigrid",
             "path": str(path),
             "seed": 0,
-            "frame_size": 32,
+            "frame_size": (32, 32),
             "num_frames": 160,
             "clip_length": 8,
             "generate_workers": 1,
@@ -51,4 +51,4 @@ def multigrid(tmp_path_factory: pytest.TempPathFactory) -> data_pipelines.Datase
 @pytest.fixture(scope="session")
 def procgen(tmp_path_factory: pytest.TempPathFactory) -> data_pipelines.Dataset:
     path = tmp_path_factory.mktemp("procgen")
-    return data_pipelines.prepare(data_config(path, name="procgen", frame_size=64), show_progress=False)
+    return data_pipelines.prepare(data_config(path, name="procgen", frame_size=(64, 64)), show_progress=False)

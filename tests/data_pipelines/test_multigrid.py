@@ -14,7 +14,7 @@ STEPS = np.array([(1, 0), (0, 1), (-1, 0), (0, -1)])
 
 def recipe(agents: int = 4, shared: int = 0, size: int = 32) -> Recipe:
     variant = {"grid": 8, "agents": agents, "shared": shared}
-    return Recipe("multigrid", size, num_frames=320, clip_length=32, seed=3, variant=variant)
+    return Recipe("multigrid", size, size, num_frames=320, clip_length=32, seed=3, variant=variant)
 
 
 @pytest.mark.parametrize(("agents", "size"), [(4, 64), (16, 32)])
@@ -102,31 +102,31 @@ class PlacedEnv(WalkEnv):
 
 
 @pytest.mark.parametrize("agents", [2, 4, 16])
-def test_a_twin_does_the_same_in_other_places(agents: int) -> None:
-    """Played again from the twin's places, with the same draws of who moves first, the walk is the twin's."""
+def test_a_displaced_clip_does_the_same_in_other_places(agents: int) -> None:
+    """Played again from the displaced places, with the same draws of who moves first, the walk is the same."""
     of_all, moved = recipe(agents=agents), []
     for episode in range(30):
         (record,) = Multigrid.make_unit(of_all, episode, 1)
         first = {name: record[name][:14] for name in ("actions", "positions", "directions")}
-        twin = Multigrid.twin(of_all, first)
+        displaced = Multigrid.displaced(of_all, first)
         world_seed = np.random.SeedSequence((of_all.seed, episode)).spawn(2)[1]
         seed = int(world_seed.generate_state(1)[0])
-        positions, directions = walk(PlacedEnv(8, twin["positions"][0]), first["actions"], seed)
-        np.testing.assert_array_equal(twin["positions"], positions)
-        np.testing.assert_array_equal(twin["directions"], directions)
-        np.testing.assert_array_equal(twin["directions"], first["directions"])
-        np.testing.assert_array_equal(twin["actions"], first["actions"])
-        moved.append((twin["positions"] != first["positions"]).any(axis=(0, 2)).mean())
+        positions, directions = walk(PlacedEnv(8, displaced["positions"][0]), first["actions"], seed)
+        np.testing.assert_array_equal(displaced["positions"], positions)
+        np.testing.assert_array_equal(displaced["directions"], directions)
+        np.testing.assert_array_equal(displaced["directions"], first["directions"])
+        np.testing.assert_array_equal(displaced["actions"], first["actions"])
+        moved.append((displaced["positions"] != first["positions"]).any(axis=(0, 2)).mean())
         # Whole paths are shifted.
-        assert np.ptp(twin["positions"] - first["positions"], axis=0).max() == 0
+        assert np.ptp(displaced["positions"] - first["positions"], axis=0).max() == 0
     # Sixteen agents on 36 cells hold each other where they are.
     assert np.mean(moved) > (0.03 if agents == 16 else 0.8)
 
 
-def test_a_twin_is_drawn_as_its_walk_and_the_same_every_time() -> None:
+def test_a_displaced_clip_is_drawn_as_its_walk_and_the_same_every_time() -> None:
     (record,) = Multigrid.make_unit(recipe(), 3, 1)
     first = {name: record[name][:14] for name in ("actions", "positions", "directions")}
-    twin, again = Multigrid.twin(recipe(), first), Multigrid.twin(recipe(), first)
-    np.testing.assert_array_equal(twin["frames"], again["frames"])
-    np.testing.assert_array_equal(twin["frames"], compose(twin["positions"], twin["directions"], 8, 32))
-    assert twin["frames"].shape == (14, 32, 32, 3)
+    displaced, again = Multigrid.displaced(recipe(), first), Multigrid.displaced(recipe(), first)
+    np.testing.assert_array_equal(displaced["frames"], again["frames"])
+    np.testing.assert_array_equal(displaced["frames"], compose(displaced["positions"], displaced["directions"], 8, 32))
+    assert displaced["frames"].shape == (14, 32, 32, 3)

@@ -30,10 +30,10 @@ def test_same_records_from_one_and_from_two_processes(
     name: str, multigrid: Dataset, procgen: Dataset, make_config: MakeConfig
 ) -> None:
     size = 32 if name == "multigrid" else 64
-    two = prepare(make_config(name=name, frame_size=size, generate_workers=2), show_progress=False)
+    two = prepare(make_config(name=name, frame_size=(size, size), generate_workers=2), show_progress=False)
     one = multigrid if name == "multigrid" else procgen
     assert contents(one) == contents(two)
-    np.testing.assert_array_equal(one.blank, two.blank)
+    np.testing.assert_array_equal(one.median_frame, two.median_frame)
 
 
 def test_many_record_files_hold_the_same_records_as_one(
@@ -70,11 +70,11 @@ def test_found_again_without_generating(make_config: MakeConfig, capfd: pytest.C
     assert "16 train, 2 val, 2 test clips of 8 frames, 32x32" in again.describe()
 
 
-def test_blank_is_the_empty_board(multigrid: Dataset) -> None:
+def test_the_median_frame_is_the_empty_board(multigrid: Dataset) -> None:
     from data_pipelines.multigrid.tiles import compose
 
     empty = compose(np.zeros((1, 0, 2), np.int16), np.zeros((1, 0), np.int8), 8, 32)[0]
-    np.testing.assert_array_equal(multigrid.blank, empty)
+    np.testing.assert_array_equal(multigrid.median_frame, empty)
 
 
 def _prepare(config: dict[str, object]) -> None:
@@ -83,7 +83,7 @@ def _prepare(config: dict[str, object]) -> None:
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_killed_generation_leaves_no_data_set_and_no_process(workers: int, make_config: MakeConfig) -> None:
-    config = make_config(num_frames=400_000, frame_size=64, generate_workers=workers)
+    config = make_config(num_frames=400_000, frame_size=(64, 64), generate_workers=workers)
     process = multiprocessing.get_context("spawn").Process(target=_prepare, args=(config.to_dict(),))
     process.start()
     root = Path(config.path)
@@ -169,7 +169,7 @@ def test_frames_of_another_size_are_refused(make_config: MakeConfig) -> None:
     other = directory.parent.parent / directory.parent.name.replace("32px", "64px")
     directory.parent.rename(other)
     with pytest.raises(DataError, match=r"32x32 pixels, but config\.data asks for 8 frames of 64x64"):
-        prepare(make_config(frame_size=64))
+        prepare(make_config(frame_size=(64, 64)))
 
 
 def test_too_few_frames_for_three_splits(make_config: MakeConfig) -> None:
@@ -186,14 +186,14 @@ def test_path_that_cannot_be_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("name", "library"), [("multigrid", "multigrid"), ("procgen", "envpool")])
 @pytest.mark.parametrize("workers", [1, 2])
 def test_missing_library_names_the_extra(name: str, library: str, workers: int, make_config: MakeConfig) -> None:
-    config = make_config(name=name, frame_size=64, generate_workers=workers)
+    config = make_config(name=name, frame_size=(64, 64), generate_workers=workers)
     assert_the_extra_is_named(name, library, config, "data_pipelines.prepare(config)")
 
 
-def test_data_set_opens_without_its_library_and_asking_for_a_twin_names_the_extra(make_config: MakeConfig) -> None:
+def test_data_set_opens_without_its_library_and_a_displaced_clip_names_the_extra(make_config: MakeConfig) -> None:
     config = make_config()
     prepare(config)
-    code = "data = data_pipelines.prepare(config); data.twin(data.split('test')[0])"
+    code = "data = data_pipelines.prepare(config); data.displaced(data.split('test')[0])"
     assert_the_extra_is_named("multigrid", "multigrid", config, code)
 
 
@@ -262,5 +262,5 @@ def test_the_folder_holds_the_data_set_and_nothing_else(make_config: MakeConfig,
     assert [entry.name for entry in tmp_path.iterdir()] == ["multigrid"]
     records = [f"multigrid-{name}.array_record-00000-of-00001" for name in SPLITS]
     assert sorted(file.name for file in directory.iterdir()) == sorted(
-        [*records, "blank.npy", "dataset_info.json", "features.json"]
+        [*records, "dataset_info.json", "features.json", "median_frame.npy"]
     )

@@ -16,7 +16,7 @@ def records(dataset: data_pipelines.Dataset, split: str) -> list[dict[str, np.nd
 
 def recipe(game: str = "bigfish", size: int = 64, levels: int = 500) -> Recipe:
     variant = {"game": game, "levels": levels, "repeat": 4.0}
-    return Recipe("procgen", size, num_frames=3200, clip_length=16, seed=0, variant=variant)
+    return Recipe("procgen", size, size, num_frames=3200, clip_length=16, seed=0, variant=variant)
 
 
 def test_no_level_is_in_two_splits(procgen: data_pipelines.Dataset) -> None:

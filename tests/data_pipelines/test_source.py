@@ -249,20 +249,20 @@ def test_a_split_whose_records_are_all_changed_is_an_error(copy: Open) -> None:
     assert "on_corrupt" not in one_line(error)
 
 
-def test_the_blank_board_is_made_of_what_can_be_read(whole: Dataset, copy: Open) -> None:
-    (copy("stop").directory / "blank.npy").unlink()
-    np.testing.assert_array_equal(copy("skip", flip).blank, whole.blank)
+def test_the_median_frame_is_made_of_what_can_be_read(whole: Dataset, copy: Open) -> None:
+    (copy("stop").directory / "median_frame.npy").unlink()
+    np.testing.assert_array_equal(copy("skip", flip).median_frame, whole.median_frame)
 
 
 @pytest.mark.parametrize("content", [b"", b"not an array", b"\x93NUMPY\x01\x00v\x00{'descr'", "other"])
-def test_a_damaged_blank_board_is_made_again(content: bytes | str, whole: Dataset, copy: Open) -> None:
-    file = copy("stop").directory / "blank.npy"
+def test_a_damaged_median_frame_is_made_again(content: bytes | str, whole: Dataset, copy: Open) -> None:
+    file = copy("stop").directory / "median_frame.npy"
     if isinstance(content, bytes):
         file.write_bytes(content)
     else:
         np.save(file, np.zeros((4, 4, 3), np.uint8))
-    np.testing.assert_array_equal(copy("stop").blank, whole.blank)
-    np.testing.assert_array_equal(np.load(file), whole.blank)
+    np.testing.assert_array_equal(copy("stop").median_frame, whole.median_frame)
+    np.testing.assert_array_equal(np.load(file), whole.median_frame)
 
 
 def test_whole_data_are_the_same_with_either_policy(whole: Dataset, copy: Open) -> None:

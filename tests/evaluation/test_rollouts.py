@@ -21,7 +21,7 @@ def clips(number: int = 3) -> np.ndarray:
 @functools.cache
 def rolled(kind: str = "boards") -> rollouts.RolloutBatch:
     frames = clips() if kind == "boards" else np.repeat(clips()[:, :1], CONTEXT + STEPS, axis=1)
-    blank = BoardDataset().blank if kind == "boards" else frames[0, 0]
+    blank = BoardDataset().median_frame if kind == "boards" else frames[0, 0]
     return jax.device_get(rollouts.roll_out(tiny_model(), frames, jnp.asarray(blank), context=CONTEXT))
 
 

@@ -38,7 +38,7 @@ def test_the_file_holds_what_is_promised(folder):
     assert result["model"] == "flam"
     assert result["dataset"] == "multigrid 2 agents 16x16"
     assert result["split"] == "test"
-    assert result["config_hash"] == config.config_hash(tiny_config())
+    assert result["identity"] == config.identity(tiny_config())
     assert result["steps"] == {"tokenizer": 30, "dynamics": 50}
     assert result["seconds"]["dynamics"] == 1.5
     assert result["seconds"]["evaluation"] > 0

@@ -65,7 +65,7 @@ def main(workdir: Path, data: str, mesh_sizes: dict[str, int], stop_at: int, fla
     changes |= {f"dynamics.training.{name}": value for name, value in training.items()}
     config = load_config(EXPERIMENT, "debug", changes)
     tokenizer = build_tokenizer(config)
-    frames = jnp.zeros((1, config.data.frame_size, config.data.frame_size, 3))
+    frames = jnp.zeros((1, *config.data.frame_size, 3))
     params = jax.jit(tokenizer.init)(jax.random.key(1), frames)["params"]
     mesh = make_mesh(**mesh_sizes)
     stage = DynamicsStage(config, prepare(config.data), params)

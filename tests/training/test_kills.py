@@ -70,6 +70,6 @@ def test_a_run_that_is_killed_again_and_again_ends_bit_identical(tmp_path: Path)
         assert lines == others  # every line once, in order, with the same numbers
     evaluations = [json.loads((workdir / "evaluation.json").read_text()) for workdir in (killed, straight)]
     for evaluation in evaluations:
-        for name in ("seconds", "config_hash"):
+        for name in ("seconds", "identity"):
             del evaluation[name]
     assert evaluations[0] == evaluations[1]

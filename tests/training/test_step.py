@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from flam_jax.schema import steps_of
+from flam_jax.config import steps_of
 from flam_jax.training.sharding import make_mesh
 from flam_jax.training.state import learning_rate, make_optimizer
 from flam_jax.training.step import init_state, state_maker, state_shapes, stream_key, train_step

@@ -3,9 +3,10 @@
 import numpy as np
 from jaxtyping import Int, Int8, Int16
 
+from data_pipelines.multigrid.definition import FORWARD
+
 # Column and row that a step forward adds, by direction.
 _AHEAD = np.array([(1, 0), (0, 1), (-1, 0), (0, -1)])
-_FORWARD = 2
 _TRIES = 30
 
 
@@ -50,7 +51,7 @@ def _groups_and_shifts(
 ) -> tuple[list[list[int]], list[Int[np.ndarray, "s 2"]]]:
     """Agents that block each other, and the shifts after which a group's members meet the same walls."""
     now, then = paths[:-1], paths[1:]
-    tried = actions[:-1] == _FORWARD
+    tried = actions[:-1] == FORWARD
     ahead = now + _AHEAD[directions[:-1]]
     blocked = tried & (now == then).all(axis=-1)
     at_wall = blocked & ((ahead < 1) | (ahead > grid_size - 2)).any(axis=-1)

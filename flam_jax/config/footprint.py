@@ -3,22 +3,37 @@
 import math
 from typing import Any
 
+from data_pipelines.spec import DatasetSpec
+
 _MONOLITHIC = ("genie", "adaworld", "action_conditioned")  # one factor
 
 
-def least_memory(config: Any) -> dict[str, int]:
-    """Bytes that some arrays, or one kind of parameters, take at least, by the field that makes them large."""
+def least_memory(config: Any, spec: DatasetSpec) -> dict[str, int]:
+    """Bytes that some arrays, or one kind of parameters, take at least, by the field that makes them large.
+
+    Args:
+      config: of the run.
+      spec: of its data set.
+    """
     data, tokenizer, dynamics, evaluation = config.data, config.tokenizer, config.dynamics, config.evaluation
-    frame, grid = 3 * data.frame_size**2, data.frame_size // tokenizer.patch_size
-    patches, steps, length = grid**2, evaluation.steps, evaluation.context + evaluation.steps
+    frame, sides = (
+        3 * spec.height * spec.width,
+        (spec.height // tokenizer.patch_size, spec.width // tokenizer.patch_size),
+    )
+    patches, steps, length = math.prod(sides), evaluation.steps, evaluation.context + evaluation.steps
     code_bytes = 2 if math.prod(tokenizer.levels) <= 2**16 else 4
     monolithic = dynamics.name in _MONOLITHIC
     factors = 1 if monolithic else dynamics.num_factors
     # Of one example: attention over patches, or a look for patches that are alike; and who holds which patch.
-    pairs = 4 * (dynamics.num_heads if monolithic else int(dynamics.rarity > 0)) * dynamics.training.window * patches**2
+    pairs = (
+        4
+        * (dynamics.num_heads if monolithic else int(dynamics.inverse_frequency_power > 0))
+        * dynamics.training.window
+        * patches**2
+    )
     masks = 4 * factors * dynamics.training.window * patches
-    # Linear probes of every agent's place, of every slot, with the ten steps that L-BFGS remembers.
-    probes = 40 * dynamics.model_dim * data.multigrid.num_agents * 2 * data.multigrid.grid_size
+    # Linear probes of every entity's cell, of every slot, with the ten steps that L-BFGS remembers.
+    probes = 40 * dynamics.model_dim * spec.entities * sum(spec.cells or ())
     convolutions = tokenizer.encoder == "impala" or tokenizer.decoder == "cnn"
     layers = 2 * 9 * tokenizer.num_res_blocks if convolutions else max(tokenizer.num_res_blocks - 1, 0)
     scored = min(evaluation.num_clips, data.num_frames // data.clip_length // 10)
@@ -31,7 +46,7 @@ def least_memory(config: Any) -> dict[str, int]:
     seen = dynamics.training.window * (code_bytes * patches if dynamics.cache_codes else frame)
     floats = 0 if dynamics.cache_codes else 4 * seen
     return {
-        "tokenizer.patch_size": max(pairs, 4 * patches * 2 * grid),  # and the one-hot places of patches
+        "tokenizer.patch_size": max(pairs, 4 * patches * sum(sides)),  # and the one-hot positions of patches
         # Parameters, gradients and two moments: 16 bytes for each.
         "tokenizer.channels": 16 * layers * tokenizer.channels**2,
         "dynamics.model_dim": 16 * 16 * dynamics.num_blocks * dynamics.model_dim**2,

@@ -1,0 +1,174 @@
+"""One declaration a configuration field: default, bounds or choices, meaning, and whether it decides a run's result.
+
+Groups are plain dicts of fields and of further groups. Those of a data set stand in its folder, all others in
+`flam_jax.config.groups`.
+"""
+
+import dataclasses
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+Group = Mapping[str, "Field | Group"]
+# What cannot work, of a whole group: the field's name within it, its value, and what was expected.
+Problem = tuple[str, Any, str]
+
+# Of numbers for which nothing else is said: more overflows somewhere.
+_MOST = 1_000_000_000
+
+
+@dataclasses.dataclass(frozen=True)
+class Field:
+    """A field of the configuration. Made by the functions below.
+
+    Attributes:
+      default: its type is the field's type.
+      meaning: one line; what a value stands for, with its unit.
+      low, high: inclusive bounds of a number, or of every number of a tuple.
+      choices: of a text that must be one of a few.
+      folder: a text that names a folder.
+      square: a pair for which one number stands for two equal ones.
+      decides: whether the result of a run depends on it; otherwise it may change between two starts of one run.
+      absent: what was done before there was the field, or before its default changed; the default unless given.
+    """
+
+    default: Any
+    meaning: str
+    low: float = -math.inf
+    high: float = math.inf
+    choices: tuple[str, ...] = ()
+    folder: bool = False
+    square: bool = False
+    decides: bool = True
+    absent: Any = None
+
+    @property
+    def before(self) -> Any:
+        """The value that stands for a stored configuration without the field."""
+        return self.default if self.absent is None else self.absent
+
+    def describe_type(self) -> str:
+        """In words, what the field takes."""
+        if self.square:
+            return "height and width in pixels, such as 64 or 64,96"
+        if isinstance(self.default, bool):
+            return "true or false"
+        if isinstance(self.default, tuple):
+            return "comma-separated whole numbers"
+        return {int: "a whole number", float: "a number", str: "text"}[type(self.default)]
+
+    def convert(self, value: Any) -> Any:
+        """A value of the field's type, from text as it stands on a command line, or from JSON.
+
+        Raises:
+          TypeError, ValueError, OverflowError: it is of another type.
+        """
+        default = self.default
+        if isinstance(value, str):
+            value = _parse(value, default)
+        if isinstance(value, list):
+            value = tuple(value)
+        if self.square and isinstance(value, int) and not isinstance(value, bool):
+            value = (value,)
+        if self.square and isinstance(value, tuple) and len(value) == 1:
+            value = value * 2
+        if isinstance(value, bool) != isinstance(default, bool):  # Python takes a bool for a number
+            raise TypeError(value)
+        if isinstance(default, float) and isinstance(value, int):
+            value = float(value)
+        if not isinstance(value, type(default)):
+            raise TypeError(value)
+        return value
+
+    def expected(self, value: Any) -> str:
+        """What was expected in place of a value that cannot work; empty when it can."""
+        right = isinstance(value, (int, float) if isinstance(self.default, float) else type(self.default))
+        if not right or isinstance(value, bool) != isinstance(self.default, bool):
+            return self.describe_type()
+        if self.choices:
+            return "" if value in self.choices else f"one of {', '.join(self.choices)}"
+        if self.folder:
+            return "" if value == self.default == "" or is_folder_name(value) else "a folder"
+        if isinstance(value, bool | str):
+            return ""
+        if self.square and not (len(value) == 2 and all(type(number) is int for number in value)):
+            return self.describe_type()
+        numbers = value if isinstance(value, tuple) else (value,)
+        inside = all(isinstance(number, int | float) and self.low <= number <= self.high for number in numbers)
+        return "" if inside else f"a number from {self.low:.12g} to {self.high:.12g}"
+
+
+def whole(default: int, meaning: str, low: int = 0, high: int = _MOST, **more: Any) -> Field:
+    """A whole number."""
+    return Field(default, meaning, low, high, **more)
+
+
+def number(default: float, meaning: str, low: float = 0, high: float = _MOST, **more: Any) -> Field:
+    """A number."""
+    return Field(float(default), meaning, low, high, **more)
+
+
+def flag(default: bool, meaning: str, **more: Any) -> Field:
+    """True or false."""
+    return Field(default, meaning, **more)
+
+
+def choice(choices: tuple[str, ...], meaning: str, **more: Any) -> Field:
+    """One of a few words; the first is the default."""
+    return Field(choices[0], meaning, choices=choices, **more)
+
+
+def folder(default: str, meaning: str, **more: Any) -> Field:
+    """The path of a folder; with an empty default none is needed."""
+    return Field(default, meaning, folder=True, **more)
+
+
+def whole_numbers(default: tuple[int, ...], meaning: str, **more: Any) -> Field:
+    """Several whole numbers."""
+    return Field(default, meaning, **more)
+
+
+def size(default: tuple[int, int], meaning: str, low: int, high: int, **more: Any) -> Field:
+    """Height and width; one number stands for a square."""
+    return Field(default, meaning, low, high, square=True, **more)
+
+
+def leaves(group: Group, prefix: str = "") -> Iterator[tuple[str, Field]]:
+    """All fields of a group with their dotted names."""
+    for name, member in group.items():
+        if isinstance(member, Field):
+            yield f"{prefix}{name}", member
+        else:
+            yield from leaves(member, f"{prefix}{name}.")
+
+
+def is_folder_name(path: str) -> bool:
+    """Whether a system takes it as the path of a folder, with room for the paths of what lies in it."""
+    parts = path.encode(errors="replace").split(b"/")
+    return bool(path.strip()) and "\0" not in path and len(path) <= 1024 and max(map(len, parts)) <= 255
+
+
+def _parse(text: str, default: Any) -> Any:
+    if isinstance(default, bool):
+        if text.lower() not in ("true", "false"):
+            raise ValueError(text)
+        return text.lower() == "true"
+    if isinstance(default, tuple):
+        return tuple(int(item) for item in text.strip("()[] ").split(",") if item.strip())
+    return type(default)(text)
+
+
+__all__ = [
+    "Field",
+    "Group",
+    "Problem",
+    "choice",
+    "flag",
+    "folder",
+    "is_folder_name",
+    "leaves",
+    "number",
+    "size",
+    "whole",
+    "whole_numbers",
+]

@@ -1,0 +1,137 @@
+"""Configurations from experiment files, changed by field.
+
+An experiment is a Python file with `get_config(arguments)`, which starts from `default_config()` and edits it. The tree
+is locked, so that a misspelt field cannot pass. It stops at the `build_*` functions of `flam_jax.build`: modules take
+plain fields and never see a configuration.
+"""
+
+import difflib
+import importlib.util
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from flam_jax.config.schema import Config, ConfigError, field_names, fields, get_field
+from flam_jax.config.validation import validate
+from flam_jax.messages import short_repr, truncate
+
+
+def find_experiment(path: str) -> str:
+    """The file that a user means: a path, or the name of one of the experiments that come with the package.
+
+    Raises:
+      ConfigError: there is no such file.
+    """
+    if os.path.isfile(path):
+        return path
+    shown = truncate(path) or "''"
+    if os.path.isdir(path):
+        raise ConfigError(f"--config: {shown} is a folder, expected a Python file")
+    name = path.removeprefix("experiments/").removesuffix(".py")
+    known = {file.stem: file for file in experiments()}
+    if name in known:
+        return str(known[name])
+    raise ConfigError(f"--config: no such file: {shown}; experiments by name: {', '.join(known)}")
+
+
+def experiments() -> list[Path]:
+    """Files of the experiments that come with the package: installed in it, or beside it in a checkout."""
+    package = Path(__file__).parents[1]
+    for folder in (package / "experiments", package.parent / "experiments"):
+        if folder.is_dir():
+            return sorted(file for file in folder.glob("*.py") if not file.name.startswith("_"))
+    return []
+
+
+def load_config(path: str | Path, arguments: str = "", overrides: dict[str, Any] | None = None) -> Config:
+    """Loads and validates `get_config(arguments)` of an experiment file.
+
+    Args:
+      path: an experiment file, for example `experiments/multigrid.py`, or the name of one that comes with the package,
+        for example `multigrid`. `path:arguments` is understood too.
+      arguments: comma-separated variant and preset, for example `"cpu"` or `"bigfish,cpu"`.
+      overrides: values by dotted field name, for example `{"data.seed": 1}`.
+
+    Returns:
+      The locked, validated configuration.
+
+    Raises:
+      ConfigError: the file, an argument or a field is wrong.
+    """
+    path, _, inline = str(path).partition(":")
+    shown = truncate(path) or "''"
+    path = find_experiment(path)
+    spec = importlib.util.spec_from_file_location(f"flam_jax_experiment_{Path(path).stem}", path)
+    if spec is None or spec.loader is None or not path.endswith(".py"):
+        raise ConfigError(f"--config: {shown} is not a Python file")
+    try:
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        config = module.get_config(arguments or inline)
+        if type(config) is not ConfigDict:  # a frozen one cannot be changed
+            raise ConfigError(f"--config: get_config of {shown} returns {type(config).__name__}, expected a ConfigDict")
+        field_names(config)  # a value may be required and not there
+    except ConfigError:
+        raise
+    except (Exception, SystemExit) as error:
+        first_line = (str(error).splitlines() or [""])[0][:160]
+        raise ConfigError(f"--config: {shown} does not load: {type(error).__name__}: {first_line}") from error
+    for name, value in (overrides or {}).items():
+        override(config, name, value)
+    return validate(config)
+
+
+def override(config: Config, name: str, value: Any) -> None:
+    """Sets one field by its dotted name; text is converted to the field's type.
+
+    Raises:
+      ConfigError: there is no such field (the message names the nearest one) or the value is of another type.
+    """
+    there = set(field_names(config))
+    known = [field for field in fields() if field in there]
+    if name not in known:
+        inside = [field for field in known if field.startswith(f"{name}.")]
+        if inside:
+            raise ConfigError(f"config.{name} is a group of fields, such as config.{inside[0]}")
+        raise ConfigError(f"config.{truncate(name)}: no such field; the nearest is config.{_nearest(name, known)}")
+    *parents, leaf = name.split(".")
+    node = get_field(config, ".".join(parents)) if parents else config
+    field = fields()[name]
+    try:
+        node[leaf] = field.convert(value)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ConfigError(f"config.{name} = {short_repr(value)}: expected {field.describe_type()}") from error
+
+
+def _nearest(name: str, known: Sequence[str]) -> str:
+    """The known name most like it; one that ends alike wins over one that only begins alike."""
+    leaf = name.rsplit(".", 1)[-1]
+    same_leaf = [field for field in known if field.rsplit(".", 1)[-1] == leaf]
+    return difflib.get_close_matches(name, same_leaf or known, n=1, cutoff=0.0)[0]
+
+
+def parse_arguments(text: str, variants: Sequence[str], presets: Sequence[str] = ("cpu", "debug")) -> tuple[str, str]:
+    """Reads an experiment's argument text: at most one variant and at most one preset, in any order.
+
+    Returns:
+      `(variant, preset)`; the first variant when none is named, and `""` for the paper's setting.
+
+    Raises:
+      ConfigError: an unknown or repeated word.
+    """
+    variant, preset = "", ""
+    for word in filter(None, text.split(",")):
+        if word in presets and not preset:
+            preset = word
+        elif word in variants and not variant:
+            variant = word
+        else:
+            choices = f"at most one of {', '.join(variants)} and at most one of {', '.join(presets)}"
+            raise ConfigError(f"config argument {short_repr(word)}: expected {choices}")
+    return variant or variants[0], preset
+
+
+__all__ = ["experiments", "find_experiment", "load_config", "override", "parse_arguments"]

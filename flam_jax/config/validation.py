@@ -1,0 +1,128 @@
+"""What can work: every field within its bounds, and what must fit together."""
+
+import math
+from typing import Any
+
+from data_pipelines.registry import definition, spec_of
+from flam_jax.config.footprint import least_memory
+from flam_jax.config.schema import Config, ConfigError, field_names, fields, get_field, steps_of
+from flam_jax.messages import short_repr
+
+_MOST_CLIP_BYTES = 2**30  # a record; the format of the files ends at twice that
+_MOST_BYTES = 2**44  # of one array or kind of parameters, over all devices: no machine has that much
+
+
+def validate(config: Config) -> Config:
+    """Checks every field and the fields against each other; returns the configuration, locked.
+
+    Raises:
+      ConfigError: names the first field that cannot work, its value and what was expected.
+    """
+    known = fields()
+    there = set(field_names(config))
+    for name in sorted(there ^ set(known)):
+        raise ConfigError(f"config.{name}: {'a field is missing' if name in known else 'no such field'}")
+    for name, field in known.items():
+        value = get_field(config, name)
+        expected = field.expected(value)
+        _expect(not expected, name, value, expected)
+    _check_mesh(config)
+    _check_data(config)
+    _check_tokenizer(config)
+    _check_dynamics(config)
+    _check_evaluation(config)
+    for stage in ("tokenizer", "dynamics"):
+        training = config[stage].training
+        field = f"{stage}.training"
+        clip = config.data.clip_length
+        _expect(training.window <= clip, f"{field}.window", training.window, f"at most data.clip_length = {clip}")
+        batch, parts = training.batch_size, training.accumulate
+        _expect(batch % parts == 0, f"{field}.batch_size", batch, f"a multiple of {field}.accumulate = {parts}")
+        steps, warmup = training.num_steps, training.warmup_steps
+        _expect(warmup < steps, f"{field}.warmup_steps", warmup, f"less than {field}.num_steps = {steps}")
+    check_memory(config, _MOST_BYTES)
+    return config.lock()
+
+
+def check_memory(config: Config, available: int) -> None:
+    """Refuses what does not fit into so many bytes, by rough lower bounds: what passes may still be too much.
+
+    Raises:
+      ConfigError: names the field that asks for more.
+    """
+    for name, need in least_memory(config, spec_of(config.data)).items():
+        expected = f"to fit into {available / 2**30:,.0f} GiB of memory, it takes {need / 2**30:,.0f} GiB or more"
+        _expect(need <= available, name, get_field(config, name), expected)
+
+
+def _check_mesh(config: Config) -> None:
+    sizes = dict(config.mesh)
+    for axis, size in sizes.items():
+        _expect(size != 0, f"mesh.{axis}", size, "a number of devices, or -1 for those that are left")
+    free = [f"mesh.{axis}" for axis, size in sizes.items() if size == -1]
+    if len(free) > 1:
+        raise ConfigError(f"config.{free[0]} and config.{free[1]} are both -1: expected at most one -1 in config.mesh")
+
+
+def _check_data(config: Config) -> None:
+    data = config.data
+    least = 10 * data.clip_length
+    _expect(data.num_frames >= least, "data.num_frames", data.num_frames, f"10 clips, that is {least} frames, or more")
+    clip = data.clip_length * math.prod(data.frame_size) * 3
+    expected = f"less, a clip of {clip / 2**30:.1f} GiB does not fit into a record: at most 1 GiB"
+    _expect(clip <= _MOST_CLIP_BYTES, "data.clip_length", data.clip_length, expected)
+    for name, value, expected in definition(data.name).problems(data):
+        _expect(False, f"data.{name}", value, expected)
+
+
+def _check_tokenizer(config: Config) -> None:
+    tokenizer, (height, width) = config.tokenizer, config.data.frame_size
+    levels, patch = tokenizer.levels, tokenizer.patch_size
+    fits = 1 <= len(levels) <= 16 and all(type(n) is int and 2 <= n <= 256 for n in levels)
+    expected = "1 to 16 whole numbers from 2 to 256 whose product is below 2^31"
+    _expect(fits and math.prod(levels) < 2**31, "tokenizer.levels", levels, expected)
+    fits = height % patch == width % patch == 0
+    _expect(fits, "tokenizer.patch_size", patch, f"a divisor of data.frame_size = {height},{width}")
+    if tokenizer.encoder == "impala" or tokenizer.decoder == "cnn":
+        power = patch & (patch - 1) == 0
+        _expect(power, "tokenizer.patch_size", patch, "a power of 2 for the impala encoder and the cnn decoder")
+    if tokenizer.patches_share < 1:
+        local = tokenizer.encoder == tokenizer.decoder == "patch"
+        expected = "1, unless encoder and decoder are patch"
+        _expect(local, "tokenizer.patches_share", tokenizer.patches_share, expected)
+    both = (tokenizer.l1_weight, tokenizer.l2_weight)
+    _expect(sum(both) > 0, "tokenizer.l1_weight", both[0], "more than 0 when tokenizer.l2_weight is 0")
+
+
+def _check_dynamics(config: Config) -> None:
+    dynamics = config.dynamics
+    factors, total = dynamics.num_factors, dynamics.total_action_dim
+    _expect(total % factors == 0, "dynamics.total_action_dim", total, f"a multiple of dynamics.num_factors = {factors}")
+    heads, dim = dynamics.num_heads, dynamics.model_dim
+    _expect(dim % heads == 0, "dynamics.num_heads", heads, f"a divisor of dynamics.model_dim = {dim}")
+    window, passes = dynamics.training.window, dynamics.prediction_steps
+    _expect(window > passes, "dynamics.training.window", window, f"more than dynamics.prediction_steps = {passes}")
+    if dynamics.name in ("playslot", "slotformer"):  # slots, then the dynamics on them: each warms up
+        steps, warmup = dynamics.training.num_steps, dynamics.training.warmup_steps
+        of_slots, _ = steps_of((dynamics.slot_training_share, 1.0), steps)
+        spans = [count for count in (of_slots, steps - of_slots) if count]  # none: what is not trained
+        share = f"dynamics.slot_training_share = {dynamics.slot_training_share:g}"
+        expected = f"less than {min(spans)}, the shorter part of {steps} steps with {share}"
+        _expect(warmup < min(spans), "dynamics.training.warmup_steps", warmup, expected)
+    known = dynamics.name != "action_conditioned" or spec_of(config.data).actors > 0
+    _expect(known, "dynamics.name", dynamics.name, f"another model: the actions of {config.data.name} are not known")
+
+
+def _check_evaluation(config: Config) -> None:
+    evaluation, clip = config.evaluation, config.data.clip_length
+    context, steps = evaluation.context, evaluation.steps
+    room = f"context + steps = {context + steps} to be at most data.clip_length = {clip}"
+    _expect(context + steps <= clip, "evaluation.steps", steps, room)
+
+
+def _expect(condition: bool, name: str, value: Any, expected: str) -> None:
+    if not condition:
+        raise ConfigError(f"config.{name} = {short_repr(value)}: expected {expected}")
+
+
+__all__ = ["check_memory", "validate"]
