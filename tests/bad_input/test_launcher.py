@@ -75,7 +75,8 @@ _LITERALS = ("None", "[]", "{}", "object()", "{'a': 1}", "10**5000", "(10**5000,
 def set_wrong(name: str, literal: str) -> Bad:
     """An experiment that sets a field to a Python literal."""
     # ConfigDict itself refuses this number for a field of floats.
-    named = ["does not load: OverflowError"] if literal == "10**5000" and isinstance(FIELDS[name].default, float) else []
+    too_large = literal == "10**5000" and isinstance(FIELDS[name].default, float)
+    named = ["does not load: OverflowError"] if too_large else []
     return Bad((f"--config=HERE/assign.py:{name}={literal}", WORKDIR), [f"config.{name}", *named])
 
 
