@@ -6,16 +6,20 @@ from typing import Any
 
 import pytest
 
+from data_pipelines.fields import number
 from flam_jax.config import (
     ConfigError,
     default_config,
     differences,
+    fields,
     from_json,
     get_field,
+    groups,
     identity,
     load_config,
     override,
     parse_arguments,
+    schema,
     to_json,
     validate,
 )
@@ -184,6 +188,55 @@ def test_a_field_that_came_later_has_its_default_in_older_configurations() -> No
     assert differences(tree, config, "dynamics") == [("dynamics.training.accumulate", 1, 2)]
     tree["dynamics"]["gone"] = 3
     assert ("dynamics.gone", 3, "nothing") in differences(tree, config, "dynamics")
+
+
+def test_the_identity_of_a_run_is_of_what_decides_its_result() -> None:
+    """Where and how fast it runs does not count, nor does a field of another data set."""
+    config = load_config(EXPERIMENTS[0], "cpu")
+    named = identity(config)
+    for name, value in [
+        ("data.path", "elsewhere"),
+        ("mesh.fsdp", 2),
+        ("dynamics.training.log_every", 7),
+        ("dynamics.training.checkpoint_every", 7),
+        ("evaluation.num_pictures", 1),
+        ("data.procgen.game", "leaper"),
+    ]:
+        override(config, name, value)
+        assert identity(config) == named, name
+    for name, value in [("seed", 1), ("dynamics.kl_weight", 1e-2), ("data.multigrid.num_agents", 2)]:
+        override(config, name, value)
+        assert identity(config) != named, name
+        named = identity(config)
+    override(config, "tokenizer.restore_from", "runs/a")
+    taken = identity(config)
+    override(config, "tokenizer.restore_from", "elsewhere/b")
+    assert identity(config) == taken != named
+
+
+def test_a_field_that_is_added_at_its_default_keeps_the_identity(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = load_config(EXPERIMENTS[0], "cpu")
+    named = identity(config)
+    monkeypatch.setitem(groups.DYNAMICS, "new_field", number(0.5, "of nothing"))
+    schema.clear_cache()
+    try:
+        config.unlock()
+        config.dynamics.new_field = 0.5
+        assert identity(config) == named
+        config.dynamics.new_field = 0.25
+        assert identity(config) != named
+    finally:
+        monkeypatch.undo()
+        schema.clear_cache()
+
+
+def test_a_default_that_changes_says_what_was_done_before() -> None:
+    """Else runs of the old default and of the new one have one identity. Give the field `absent=` its old default; a
+    new field is added to the file with the value that changes nothing.
+    """
+    known = json.loads((Path(__file__).parent / "values_before_a_field.json").read_text(encoding="utf-8"))
+    now = {name: field.before for name, field in fields().items() if field.decides}
+    assert json.loads(json.dumps(now)) == known
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "3"])

@@ -70,6 +70,12 @@ def _fields(datasets: tuple[str, ...]) -> dict[str, Field]:
     return dict(leaves(_groups(datasets)))
 
 
+def clear_cache() -> None:
+    """Forgets the tree, for tests that change what is declared."""
+    _groups.cache_clear()
+    _fields.cache_clear()
+
+
 def _defaults(group: Group) -> dict[str, Any]:
     return {name: member.default if isinstance(member, Field) else _defaults(member) for name, member in group.items()}
 
