@@ -135,7 +135,7 @@ def _check(config: Config, workdir: Path) -> Any:
     """Refuses what can be refused, before hours of work; returns the mesh."""
     from flam_jax.checkpoints import adopt_tokenizer, check_config, write_text
     from flam_jax.cluster import on_first_process
-    from flam_jax.evaluation.perceptual import load_judges
+    from flam_jax.evaluation.perceptual import load_metrics
     from flam_jax.training.memory import total_memory
     from flam_jax.training.sharding import check_batch_size, make_mesh
 
@@ -147,7 +147,7 @@ def _check(config: Config, workdir: Path) -> Any:
             adopt_tokenizer(config.tokenizer.restore_from, workdir, config)
         else:
             check_config(workdir / stage, config, stage)
-    load_judges(config)
+    load_metrics(config)
     on_first_process(lambda: write_text(workdir / "config.json", to_json(config)))
     return mesh
 

@@ -3,6 +3,6 @@
 `python -m flam_jax.evaluation --workdir=...` computes and writes all of it again.
 """
 
-from flam_jax.evaluation.scoring import evaluate
+from flam_jax.evaluation.runner import evaluate
 
 __all__ = ["evaluate"]

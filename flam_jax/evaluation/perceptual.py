@@ -22,7 +22,7 @@ _TOGETHER = 4  # clips that go through I3D at once: at 224x224 pixels its first 
 
 
 @dataclasses.dataclass(frozen=True)
-class Judges:
+class PerceptualMetrics:
     """The networks, or in words why a number is not computed.
 
     Attributes:
@@ -34,8 +34,8 @@ class Judges:
     i3d: dict[str, Any] | str
 
 
-def load_judges(config: Config) -> Judges:
-    """Reads what `evaluation.weights` holds, as far as a configuration's rollouts can be judged by it.
+def load_metrics(config: Config) -> PerceptualMetrics:
+    """Reads what `evaluation.weights` holds, as far as it can score a configuration's rollouts.
 
     Raises:
       WeightsError: a file is there and cannot be used, also where its number would not be computed.
@@ -53,7 +53,7 @@ def load_judges(config: Config) -> Judges:
     parameters = _read(folder, "i3d")
     if parameters is not None:
         features = _reason(i3d.check_length, settings.steps) or parameters
-    return Judges(perceptual, features)
+    return PerceptualMetrics(perceptual, features)
 
 
 def _read(folder: Path, network: str) -> dict[str, Any] | None:
@@ -74,7 +74,7 @@ def clip_features(
     parameters: Mapping[str, Any],
     part: RolloutBatch,
     frames: UInt8[np.ndarray, "b t H W 3"],
-    blank: UInt8[np.ndarray, "H W 3"],
+    median: UInt8[np.ndarray, "H W 3"],
 ) -> dict[str, Float[np.ndarray, "b 400"]]:
     """I3D's features of the rolled-out frames of one batch, of the true ones (`true`) and of everything in `SOURCES`.
 
@@ -84,7 +84,7 @@ def clip_features(
       parameters: of I3D.
       part: the rolled-out batch.
       frames: the true clips, context included.
-      blank: median image of the training split.
+      median: median frame of the training split.
     """
     steps = part.predicted.shape[1]
     last = frames[:, -steps - 1][:, None]
@@ -95,7 +95,7 @@ def clip_features(
         "copy_last": np.repeat(last, steps, axis=1),
     }
     found = {name: np.asarray(_features(parameters, jnp.asarray(video))) for name, video in videos.items()}
-    still = np.broadcast_to(blank, (1, steps, *blank.shape))  # one clip tells of all
+    still = np.broadcast_to(median, (1, steps, *median.shape))  # one clip stands for all
     return found | {"median": np.repeat(np.asarray(_features(parameters, jnp.asarray(still))), len(frames), axis=0)}
 
 
@@ -122,4 +122,4 @@ def fvd(parts: Sequence[Mapping[str, np.ndarray]]) -> dict[str, float] | str:
     return {name: frechet_distance(np.concatenate([part[name] for part in parts]), true) for name in SOURCES}
 
 
-__all__ = ["Judges", "clip_features", "fvd", "load_judges"]
+__all__ = ["PerceptualMetrics", "clip_features", "fvd", "load_metrics"]

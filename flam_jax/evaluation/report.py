@@ -215,7 +215,7 @@ def _pictures(config: Config, result: dict[str, Any], world_model: WorldModel, d
     slots: list[str] = []
     for record, count in rolling.batches(source, clips, settings.batch_size, length):
         frames = record["frames"]
-        given = rolling.told(world_model, record)
+        given = rolling.true_actions_for(world_model, record)
         part = rolling.roll_out(world_model, frames, jnp.asarray(dataset.median_frame), settings.context, given)
         predicted, masks = np.asarray(part.predicted), np.asarray(part.observation.attention)
         for i in range(count):

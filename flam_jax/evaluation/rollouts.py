@@ -53,7 +53,7 @@ class RolloutBatch:
 def roll_out(
     world_model: WorldModel,
     frames: UInt8[Array, "b t H W 3"],
-    blank: UInt8[Array, "H W 3"],
+    median: UInt8[Array, "H W 3"],
     context: int,
     true_actions: Shaped[Array, "b t *n"] | None = None,
     lpips: Lpips | None = None,
@@ -63,7 +63,7 @@ def roll_out(
     Args:
       world_model: the model.
       frames: context and the frames to predict after it.
-      blank: median image of the training split.
+      median: median frame of the training split.
       context: number of true frames that the model starts from.
       true_actions: taken in the frames, for a model that needs them.
       lpips: the metric, where its weights are at hand.
@@ -79,9 +79,9 @@ def roll_out(
     pixels = frames.astype(jnp.float32) / 255.0
     true = pixels[:, context:]
     copied = jnp.broadcast_to(pixels[:, context - 1 : context], true.shape)
-    blanks = jnp.broadcast_to(blank.astype(jnp.float32) / 255.0, true.shape)
+    medians = jnp.broadcast_to(median.astype(jnp.float32) / 255.0, true.shape)
     moving = metrics.moving_pixels(pixels[:, context - 1 :])
-    sources = (predicted, ceiling, copied, blanks)
+    sources = (predicted, ceiling, copied, medians)
     return RolloutBatch(
         predicted=to_uint8(predicted),
         ceiling=to_uint8(ceiling),
@@ -94,8 +94,8 @@ def roll_out(
     )
 
 
-def told(world_model: WorldModel, record: Mapping[str, np.ndarray]) -> np.ndarray | None:
-    """What a model is told of the true actions of a batch of records: nothing, but for the one that infers none."""
+def true_actions_for(world_model: WorldModel, record: Mapping[str, np.ndarray]) -> np.ndarray | None:
+    """The true actions of a batch of records for a model that is given them; None for one that infers its own."""
     return record["actions"].astype(np.int32) if world_model.needs_true_actions else None
 
 
@@ -186,5 +186,5 @@ __all__ = [
     "rounded",
     "summarize",
     "to_uint8",
-    "told",
+    "true_actions_for",
 ]

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from flam_jax.evaluation import actions
+from flam_jax.evaluation.evaluators import actions, clusters, direction_aware_clusters
 
 CHOICES, CLIPS, FRAMES = 3, 20, 11
 
@@ -24,7 +24,7 @@ def chosen() -> np.ndarray:
 def mapped(latent: np.ndarray) -> dict:
     """Agent 0 sits in slot 1, agent 1 in slot 2; slot 0 is nobody's."""
     slots = np.concatenate([np.zeros_like(latent[:, :, :1]), latent], axis=2)
-    return actions.action_map(slots.astype(np.float32), chosen()[:, :-1], [1, 2], CHOICES)
+    return clusters.cluster_accuracy(slots.astype(np.float32), chosen()[:, :-1], [1, 2], CHOICES)
 
 
 def test_latent_actions_in_groups_of_the_true_ones_are_all_mapped():
@@ -65,6 +65,8 @@ def test_an_action_has_the_direction_in_which_its_agent_looks_and_a_step_may_be_
     true = np.array([[[0], [2], [2], [1]]])  # left, forward, forward, and one that leads to no other frame
     positions = np.array([[[[1, 1]], [[1, 1]], [[1, 2]], [[1, 2]]]])
     directions = np.array([[[3], [2], [2], [2]]])
-    left, step, blocked = actions.directed_actions(true, positions, directions)[0, :, 0]
+    left, step, blocked = direction_aware_clusters.directed_actions(
+        true, positions, directions, forward=2, blocked=3, count=4
+    )[0, :, 0]
     assert (left, step, blocked) == (0 * 4 + 3, 2 * 4 + 2, 3 * 4 + 2)
-    assert max(left, step, blocked) < actions.DIRECTED_ACTIONS
+    assert max(left, step, blocked) < 16

@@ -4,7 +4,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from flam_jax.evaluation import binding
+from flam_jax.evaluation.evaluators import binding
+from flam_jax.evaluation.probes import probe_cells
 
 GRID, SLOTS, AGENTS = 4, 3, 2
 RNG = np.random.default_rng(0)
@@ -30,7 +31,7 @@ def masks(owners: list[int | None], patches: int = GRID, strength: float = 1.0) 
 
 
 def on_cells(attention: np.ndarray, places: np.ndarray = PLACES) -> tuple[np.ndarray, np.ndarray]:
-    mass, cover = binding.attention_on_cells(jnp.asarray(attention), jnp.asarray(places), GRID)
+    mass, cover = binding.attention_on_cells(jnp.asarray(attention), jnp.asarray(places), (GRID, GRID))
     return np.asarray(mass), np.asarray(cover)
 
 
@@ -106,7 +107,7 @@ def synthetic_slots(count: int, seed: int):
 
 def test_linear_probes_read_what_is_there():
     fit, test = synthetic_slots(600, 1), synthetic_slots(400, 2)
-    fitted, tested, likelihood = binding.probe_accuracy(*fit, *test, grid_size=GRID, iterations=60)
+    fitted, tested, likelihood = probe_cells(*fit, *test, classes=GRID, iterations=60)
     tested = np.asarray(tested)
     assert tested[1, 0] == 1.0
     # The row is known, the column is guessed.

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from flam_jax.evaluation.binding import probe_accuracy, probe_binding
-from flam_jax.evaluation.dci import chance_likelihood, dci
+from flam_jax.evaluation.evaluators.binding import probe_binding
+from flam_jax.evaluation.evaluators.dci import chance_likelihood, dci
+from flam_jax.evaluation.probes import probe_cells
 
 GRID, AGENTS = 4, 3
 
@@ -19,7 +20,7 @@ def measured(make_slots):
         parts.append((make_slots(codes, rng).astype(np.float32), places))
     (fit_slots, fit_places), (slots, places) = parts
     fitted, tested, likelihood = (
-        np.asarray(x) for x in probe_accuracy(fit_slots, fit_places, slots, places, grid_size=GRID, iterations=60)
+        np.asarray(x) for x in probe_cells(fit_slots, fit_places, slots, places, classes=GRID, iterations=60)
     )
     accuracy = probe_binding(fitted, tested)["probe_accuracy"]
     found = dci(likelihood, chance_likelihood(fit_places, places, GRID), accuracy)

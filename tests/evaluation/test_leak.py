@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from flam_jax.evaluation import leak
+from flam_jax.evaluation.evaluators import leak
 
 GRID, AGENTS, SIZE = 5, 2, 4
 

@@ -6,7 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from flam_jax.evaluation import cells, metrics
+from flam_jax.evaluation import metrics
+from flam_jax.evaluation.evaluators import cells
 
 
 def test_psnr_of_a_known_error():
@@ -64,7 +65,7 @@ DIRECTIONS = np.array([[direction] for _, _, direction in WALK], np.int32)[None]
 
 
 def errors(predicted: np.ndarray) -> dict:
-    return cells.cell_errors(predicted, TRUE, POSITIONS, DIRECTIONS, grid_size=3)
+    return cells.cell_errors(predicted, TRUE, POSITIONS, DIRECTIONS, cells=(3, 3))
 
 
 def test_what_happens():
@@ -121,4 +122,4 @@ def test_a_copied_frame_misses_moves_and_turns():
 def test_frames_that_are_no_boards_are_refused():
     noise = np.random.default_rng(0).integers(0, 256, (40, 6, 36, 36, 3), dtype=np.uint8)
     with pytest.raises(ValueError, match="at most 1024 different tiles"):
-        cells.vocabulary(noise, grid_size=6)
+        cells.vocabulary(noise, cells=(6, 6))

@@ -13,7 +13,7 @@ from flam_jax import checkpoints, config
 from flam_jax import main as launcher
 from flam_jax.config import Config
 from flam_jax.evaluation import __main__ as command
-from flam_jax.evaluation import evaluate, perceptual, rollouts, scoring
+from flam_jax.evaluation import evaluate, perceptual, rollouts, runner
 from flam_jax.evaluation.networks import NETWORKS, i3d, lpips, weights
 from flam_jax.evaluation.networks.frechet import frechet_distance
 from flam_jax.evaluation.networks.lpips import Lpips
@@ -94,7 +94,7 @@ def test_with_weights_everything_is_a_number(folder: Path, tmp_path: Path) -> No
     clips = np.stack([record["frames"] for record in BoardDataset().split("test")])[[0, 3, 6]]
     assert rollouts.choose(7, 3) == [0, 3, 6]
     true = clips[:, 1:]
-    metric = perceptual.load_judges(settings(folder)).lpips
+    metric = perceptual.load_metrics(settings(folder)).lpips
     assert isinstance(metric, Lpips)
     copied = np.broadcast_to(clips[:, :1], true.shape)
     expected = metric(jnp.asarray(copied / 255.0, jnp.float32), jnp.asarray(true / 255.0, jnp.float32)).mean(axis=0)
@@ -107,20 +107,20 @@ def test_with_weights_everything_is_a_number(folder: Path, tmp_path: Path) -> No
 
 def test_true_frames_are_at_no_distance_and_a_shift_in_brightness_is(folder: Path) -> None:
     frames = jnp.asarray(BoardDataset().split("test")[0]["frames"][:3], jnp.float32) / 255.0
-    metric = perceptual.load_judges(settings(folder)).lpips
+    metric = perceptual.load_metrics(settings(folder)).lpips
     assert isinstance(metric, Lpips)
     assert float(metric(frames, frames).max()) == 0.0
     assert float(metric(frames, 0.8 * frames).min()) > 1e-3
 
 
 def test_without_weights_it_is_said(tmp_path: Path) -> None:
-    scores = scoring.score(settings(tmp_path / "nothing"), tiny_model(), Frames())["rollout"]
+    scores = runner.measure(settings(tmp_path / "nothing"), tiny_model(), Frames(), ["rollout"])[0]["rollout"]
     keys = [f"{prefix}{name}" for prefix in PREFIXES for name in ("lpips", "lpips_mean", "fvd")]
     assert {scores[key] for key in keys} == {"not computed: no weights"}
 
 
 def test_rollouts_that_the_networks_cannot_see_are_explained(folder: Path) -> None:
-    judges = perceptual.load_judges(settings(folder, lpips_backbone="alex", steps=8))
+    judges = perceptual.load_metrics(settings(folder, lpips_backbone="alex", steps=8))
     small = "not computed: LPIPS (alex) needs frames of at least 31 pixels per side, these have 16x16"
     short = "not computed: I3D needs clips of at least 9 frames, these have 8"
     assert (judges.lpips, judges.i3d) == (small, short)
@@ -145,15 +145,15 @@ def test_broken_weights_end_a_run_before_any_work(
     line = f"{broken / 'i3d.npz'}: damaged, or no .npz file; expected the weights of i3d"
     # Also where the number would not be computed.
     with pytest.raises(WeightsError, match="damaged"):
-        perceptual.load_judges(settings(broken, steps=4))
+        perceptual.load_metrics(settings(broken, steps=4))
     assert launcher.guarded_run(settings(broken), tmp_path / "run") == 1
     assert capsys.readouterr().err == f"flam_jax: {line}\n"
     assert list((tmp_path / "run").iterdir()) == []
 
     (tmp_path / "run" / "config.json").write_text(config.to_json(settings(broken)))
     monkeypatch.setattr("data_pipelines.prepare", lambda data: BoardDataset())
-    monkeypatch.setattr(scoring.WorldModel, "restore", lambda workdir: tiny_model())
+    monkeypatch.setattr(runner.WorldModel, "restore", lambda workdir: tiny_model())
     assert command.main([f"--workdir={tmp_path / 'run'}"]) == 1
     assert capsys.readouterr().err == f"flam_jax.evaluation: {line}\n"
     with pytest.raises(WeightsError, match="expected a folder"):
-        perceptual.load_judges(settings(folder / "i3d.npz"))
+        perceptual.load_metrics(settings(folder / "i3d.npz"))

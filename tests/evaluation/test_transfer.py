@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from flam_jax.evaluation.transfer import transfer
+from flam_jax.evaluation.evaluators.transfer import transfer
 from flam_jax.world_model import WorldModel
 
 SIZE, CONTEXT, LENGTH = 8, 2, 5
@@ -65,8 +65,8 @@ def test_an_action_that_tells_the_place_is_worth_less_elsewhere() -> None:
 
 
 def test_filling_does_not_count() -> None:
-    record, twin, _ = batch()
-    twin["frames"] = twin["frames"].copy()
-    twin["frames"][-1] = 255 - twin["frames"][-1]
-    assert found(False, (record, twin, 3))["psnr_mean"] > 58
-    assert found(False, (record, twin, 4))["psnr_mean"] < 58
+    record, displaced, _ = batch()
+    displaced["frames"] = displaced["frames"].copy()
+    displaced["frames"][-1] = 255 - displaced["frames"][-1]
+    assert found(False, (record, displaced, 3))["psnr_mean"] > 58
+    assert found(False, (record, displaced, 4))["psnr_mean"] < 58

@@ -14,7 +14,7 @@ import pytest
 from data_pipelines import Dataset, prepare
 from flam_jax.build import build_tokenizer
 from flam_jax.config import validate
-from flam_jax.evaluation import scoring
+from flam_jax.evaluation import runner
 from flam_jax.training.dynamics_stage import DynamicsStage
 from flam_jax.training.skipped import Skipped
 from flam_jax.training.tokenizer_stage import TokenizerStage
@@ -79,7 +79,7 @@ def test_evaluation_says_how_many_clips_it_skipped(damaged: tuple[Any, Dataset])
     config, dataset = damaged
     source = dataset.split("test")
     source.fields = {"frames": source.fields["frames"]}  # leaves the rollouts, which are the quickest to compile
-    result = scoring.score(config, tiny_model(), dataset)
+    result = runner.measure(config, tiny_model(), dataset)[0]
     assert result["rollout"]["clips"] == 3
     assert result["rollout"]["skipped_clips"] == 1
     assert np.isfinite(result["rollout"]["psnr"]).all()

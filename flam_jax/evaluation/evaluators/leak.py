@@ -15,11 +15,32 @@ import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float, Int
 
+from data_pipelines.spec import DatasetSpec
+from flam_jax.evaluation.context import EvaluationContext
+from flam_jax.evaluation.evaluators import binding
 from flam_jax.evaluation.rollouts import rounded
+from flam_jax.world_model import WorldModel
+
+KEY = ("actions", "leak")
 
 HIDDEN = 64
 ROW, COLUMN, MOVE, ACTION = 0, 1, 2, 3
 MOVES = 9
+
+
+def needs(data: DatasetSpec, model: WorldModel) -> str:
+    """Cells and true actions of entities, and latent actions."""
+    if not model.action_dim:
+        return "the model has no actions"
+    return binding.needs(data, model) or ("" if data.actors == data.entities else "no entity's true actions are known")
+
+
+def run(context: EvaluationContext) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Fitted on clips of another split than the scored ones."""
+    fit, record = context.fitting, context.record
+    test = (context.observation.action_mean, context.cells, record["actions"].astype(np.int32))
+    fitted = (fit.action_mean, fit.cells, fit.actions)
+    return action_leak(fitted, test, context.holders, max(context.spec.cells)), {}
 
 
 @functools.partial(jax.jit, static_argnames=("classes", "hidden", "iterations"))
@@ -165,4 +186,4 @@ def _most_frequent(fit_targets: np.ndarray, test_targets: np.ndarray, heads: lis
     return float(np.mean(accuracies))
 
 
-__all__ = ["action_leak", "probe"]
+__all__ = ["KEY", "action_leak", "needs", "probe", "run"]

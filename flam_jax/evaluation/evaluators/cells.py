@@ -1,4 +1,4 @@
-"""Are the cells that matter predicted right? Per-agent errors on MultiGrid, where a frame is a board of tiles.
+"""Are the cells that matter predicted right? Errors of every entity, where a frame is a board of tiles.
 
 PSNR hardly notices a lost agent: 4 agents cover 4 of 64 cells. So every cell that an agent entered, left, turned on or
 stayed on between true frame t-1 and true frame t is judged by itself in predicted frame t: the tile that looks most
@@ -11,29 +11,58 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Int, UInt8
 
+from data_pipelines.spec import DatasetSpec
+from flam_jax.evaluation.context import EvaluationContext
 from flam_jax.evaluation.metrics import to_psnr
 from flam_jax.evaluation.rollouts import rounded
+from flam_jax.world_model import WorldModel
+
+KEY = ("cells",)
 
 KINDS = ("entered", "followed", "left", "turned", "stayed")
 # 16 agents in 4 directions, walls and floor are 66 tiles; far more means that the frames are no boards of tiles.
 MOST_TILES = 1024
 
 
-def split_cells(frames: UInt8[np.ndarray, "*b H W 3"], grid_size: int) -> UInt8[np.ndarray, "*b g g p q 3"]:
-    """Frames as boards of cells of H/g by W/g pixels."""
+def needs(data: DatasetSpec, model: WorldModel) -> str:
+    """Boards of tiles on which entities stand and look somewhere."""
+    del model
+    there = data.tiled and data.cells and data.has("positions", "directions")
+    return "" if there else "the frames are no boards of tiles with entities on known cells"
+
+
+def run(context: EvaluationContext) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Of the predicted frames, of their ceiling, and of the last frame repeated."""
+    settings, parts = context.settings, context.played.parts
+    first = settings.context - 1  # the last true frame before the rollout
+    true = context.record["frames"][:, first:]
+    where = (context.cells[:, first:], context.record["directions"][:, first:].astype(np.int32))
+    frames = {
+        "predicted": np.concatenate([part.predicted for part in parts]),
+        "ceiling": np.concatenate([part.ceiling for part in parts]),
+        "copy_last": np.repeat(true[:, :1], settings.steps, axis=1),
+    }
+    return {name: cell_errors(shown, true, *where, context.spec.cells) for name, shown in frames.items()}, {}
+
+
+def split_cells(
+    frames: UInt8[np.ndarray, "*b H W 3"], cells: tuple[int, int]
+) -> UInt8[np.ndarray, "*b rows columns p q 3"]:
+    """Frames as boards of cells."""
     *batch, height, width, _ = frames.shape
-    cells = frames.reshape(*batch, grid_size, height // grid_size, grid_size, width // grid_size, 3)
-    return np.moveaxis(cells, -4, -3)
+    rows, columns = cells
+    split = frames.reshape(*batch, rows, height // rows, columns, width // columns, 3)
+    return np.moveaxis(split, -4, -3)
 
 
-def vocabulary(frames: UInt8[np.ndarray, "*b H W 3"], grid_size: int) -> UInt8[np.ndarray, "v p q 3"]:
+def vocabulary(frames: UInt8[np.ndarray, "*b H W 3"], cells: tuple[int, int]) -> UInt8[np.ndarray, "v p q 3"]:
     """All different tiles in true frames, rarest first.
 
     Raises:
       ValueError: there are too many for a board of tiles.
     """
-    cells = split_cells(frames, grid_size)
-    tiles = np.ascontiguousarray(cells.reshape(-1, *cells.shape[-3:]))
+    split = split_cells(frames, cells)
+    tiles = np.ascontiguousarray(split.reshape(-1, *split.shape[-3:]))
     # One opaque item per tile sorts by memory comparison, much faster than np.unique along an axis.
     items = tiles.reshape(len(tiles), -1).view(np.dtype((np.void, tiles[0].size)))[:, 0]
     _, first, counts = np.unique(items, return_index=True, return_counts=True)
@@ -69,7 +98,7 @@ def cell_errors(
     true: UInt8[np.ndarray, "b s+1 H W 3"],
     positions: Int[np.ndarray, "b s+1 n 2"],
     directions: Int[np.ndarray, "b s+1 n"],
-    grid_size: int,
+    cells: tuple[int, int],
 ) -> dict[str, Any]:
     """Share of cells predicted wrong, by kind, for each agent and each step.
 
@@ -78,21 +107,21 @@ def cell_errors(
       true: the last context frame and the true frames of the same steps.
       positions: row and column of each agent's cell in the true frames.
       directions: where each agent looks.
-      grid_size: cells per side.
+      cells: rows and columns of cells.
 
     Returns:
       For each kind: `wrong` (share over everything), `per_agent`, `per_step`, `count` of cells, `psnr` in decibels of
       their pooled squared error. A share of no cells is None.
     """
-    tiles = vocabulary(true, grid_size)
+    tiles = vocabulary(true, cells)
     clip, step, agent = np.indices((*predicted.shape[:2], positions.shape[2]))
     result = {}
     for kind, happened in happenings(positions, directions).items():
         # A cell is left at its place of the frame before; the others are where the agent is now.
         where = positions[:, :-1] if kind == "left" else positions[:, 1:]
         index = (clip[happened], step[happened], *np.moveaxis(where[happened], -1, 0))
-        guess = split_cells(predicted, grid_size)[index]
-        truth = split_cells(true[:, 1:], grid_size)[index]
+        guess = split_cells(predicted, cells)[index]
+        truth = split_cells(true[:, 1:], cells)[index]
         wrong = nearest_tile(guess, tiles) != nearest_tile(truth, tiles) if len(guess) else np.zeros(0, bool)
         error = float(np.mean((guess / 255.0 - truth / 255.0) ** 2)) if len(guess) else None
         result[kind] = {
@@ -109,4 +138,4 @@ def _share(wrong: Bool[np.ndarray, " m"]) -> float | None:
     return rounded(wrong.mean()) if len(wrong) else None
 
 
-__all__ = ["KINDS", "cell_errors", "happenings", "nearest_tile", "split_cells", "vocabulary"]
+__all__ = ["KEY", "KINDS", "cell_errors", "happenings", "nearest_tile", "needs", "run", "split_cells", "vocabulary"]

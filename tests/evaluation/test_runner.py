@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 
 import data_pipelines.dataset
+from data_pipelines import DatasetSpec
 from data_pipelines.errors import DataError
 from flam_jax import checkpoints, config
 from flam_jax.evaluation import __main__ as command
-from flam_jax.evaluation import evaluate, scoring
-from tests.tiny import BoardDataset, tiny_config, tiny_model
+from flam_jax.evaluation import context, evaluate, runner
+from flam_jax.evaluation.evaluators import EVALUATORS
+from tests.tiny import SIZE, BoardDataset, tiny_config, tiny_model
 
 
 @functools.cache
@@ -34,7 +36,7 @@ def folder(tmp_path_factory):
 
 def test_the_file_holds_what_is_promised(folder):
     result = evaluated(folder)
-    assert json.loads((folder / "run" / scoring.FILE).read_text()) == result
+    assert json.loads((folder / "run" / runner.FILE).read_text()) == result
     assert result["model"] == "flam"
     assert result["dataset"] == "multigrid 2 agents 16x16"
     assert result["split"] == "test"
@@ -96,28 +98,33 @@ def test_the_page_stands_alone(folder):
 
 
 def test_without_positions_there_is_no_binding():
-    class Procgen(BoardDataset):
+    class Frames(BoardDataset):
+        spec = DatasetSpec("frames", SIZE, SIZE)
+
         def split(self, name):
             return [{"frames": record["frames"]} for record in super().split(name)]
 
-    result = scoring.score(tiny_config(), tiny_model(), Procgen())
+    result, _ = runner.measure(tiny_config(), tiny_model(), Frames())
+    reasons = result.pop("not_computed")
     assert set(result) == {"rollout", "actions"}
+    assert {key.removeprefix("actions.") for key in reasons} == set(EVALUATORS) - {"rollout", "actions"}
+    assert reasons["binding"] == "the records have no positions in cells"
     assert "leak" not in result["actions"]
 
 
-def test_without_twins_there_is_no_transfer():
+def test_where_clips_cannot_be_played_again_there_is_no_transfer():
     class Once(BoardDataset):
-        def twin(self, record):
+        def displaced(self, record):
             raise DataError("cannot be played again")
 
-    result = scoring.score(tiny_config(), tiny_model(), Once())
+    result, _ = runner.measure(tiny_config(), tiny_model(), Once(), ["actions", "transfer"])
     assert result["actions"]["transfer"] == "not computed: cannot be played again"
 
 
 def test_positions_become_rows_and_columns():
     record = BoardDataset().split("test")[0]
     (column, row), t = record["positions"][4, 1], 4
-    assert scoring.cell_positions({"positions": record["positions"][None]})[0, t, 1].tolist() == [row, column]
+    assert context.rows_and_columns({"positions": record["positions"][None]})[0, t, 1].tolist() == [row, column]
     assert record["frames"][t, 4 * row, 4 * column, 0] == 250
 
 
@@ -126,10 +133,10 @@ def test_the_command(folder, monkeypatch, capsys):
     stored = {"tokenizer": tiny_model().tokenizer_params, "dynamics": tiny_model().dynamics_params}
     monkeypatch.setattr(checkpoints, "restore_parameters", lambda directory: stored[directory.name])
     monkeypatch.setattr(data_pipelines.dataset, "prepare", lambda data: BoardDataset())
-    before = (folder / "run" / scoring.FILE).read_text()
+    before = (folder / "run" / runner.FILE).read_text()
     assert command.main([f"--workdir={folder / 'run'}", "--split=val"]) == 0
     assert capsys.readouterr().out.startswith("val: PSNR")
-    after = json.loads((folder / "run" / scoring.FILE).read_text())
+    after = json.loads((folder / "run" / runner.FILE).read_text())
     assert after["split"] == "val"
     assert not np.allclose(after["rollout"]["median_psnr"], json.loads(before)["rollout"]["median_psnr"])
 

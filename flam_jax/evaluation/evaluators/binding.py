@@ -5,33 +5,59 @@ all of the floor has a mask of 1 on the agent, and 97 % of what it reads is floo
 take next to nothing. So both are measured.
 """
 
-import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jaxtyping import Array, Float, Int
 from scipy.optimize import linear_sum_assignment
 
+from data_pipelines.spec import DatasetSpec
+from flam_jax.evaluation.context import EvaluationContext
+from flam_jax.evaluation.rollouts import rounded
+from flam_jax.world_model import WorldModel
+
+KEY = ("binding",)
+
+
+def needs(data: DatasetSpec, model: WorldModel) -> str:
+    """Cells in which entities are."""
+    del model
+    return "" if data.cells and data.has("positions") else "the records have no positions in cells"
+
+
+def run(context: EvaluationContext) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """By attention and by linear probes."""
+    mass, cover = mass_and_cover(context)
+    values = attention_binding(mass, cover) | probe_binding(context.probes.fitted, context.probes.tested)
+    return values | {"mass_matrix": rounded(mass), "cover_matrix": rounded(cover)}, {}
+
+
+def mass_and_cover(context: EvaluationContext) -> tuple[Float[np.ndarray, "k n"], Float[np.ndarray, "k n"]]:
+    """`attention_on_cells` of the scored clips, averaged over clips and frames."""
+    on_cells = jax.jit(attention_on_cells, static_argnums=2)
+    found = on_cells(context.observation.attention, context.cells, context.spec.cells)
+    mass, cover = (np.asarray(part).mean(axis=(0, 1)) for part in found)
+    return mass, cover
+
 
 def attention_on_cells(
-    attention: Float[Array, "b t k h w"], positions: Int[Array, "b t n 2"], grid_size: int
+    attention: Float[Array, "b t k h w"], positions: Int[Array, "b t n 2"], cells: tuple[int, int]
 ) -> tuple[Float[Array, "b t k n"], Float[Array, "b t k n"]]:
     """How much of each slot lies on each agent's cell, and how much of the cell belongs to the slot.
 
     Args:
       attention: masks, which sum to 1 over k.
       positions: row and column of each agent's cell.
-      grid_size: cells per side; patches and cells may have any ratio of sizes.
+      cells: rows and columns of cells; patches and cells may have any ratio of sizes.
 
     Returns:
       `mass`: the share of slot k's attention, normalised over the patches, that lies on agent n's cell; and `cover`:
       the share of agent n's cell that slot k takes (its mask there). Both in [0, 1].
     """
-    rows = jnp.asarray(_overlap(grid_size, attention.shape[-2]))[positions[..., 0]]
-    columns = jnp.asarray(_overlap(grid_size, attention.shape[-1]))[positions[..., 1]]
+    rows = jnp.asarray(_overlap(cells[0], attention.shape[-2]))[positions[..., 0]]
+    columns = jnp.asarray(_overlap(cells[1], attention.shape[-1]))[positions[..., 1]]
     taken = jnp.einsum("btkhw,btnh,btnw->btkn", attention, rows, columns)
     whole = jnp.sum(rows, axis=-1) * jnp.sum(columns, axis=-1)
     # A small constant keeps a slot that takes nothing at 0 instead of 0/0.
@@ -93,70 +119,6 @@ def attention_binding(mass: Float[np.ndarray, "k n"], cover: Float[np.ndarray, "
     }
 
 
-@functools.partial(jax.jit, static_argnames=("grid_size", "iterations"))
-def probe_accuracy(
-    fit_slots: Float[Array, "m k d"],
-    fit_positions: Int[Array, "m n 2"],
-    test_slots: Float[Array, "l k d"],
-    test_positions: Int[Array, "l n 2"],
-    grid_size: int,
-    iterations: int = 150,
-) -> tuple[Float[Array, "k n"], Float[Array, "k n"], Float[Array, "l k n"]]:
-    """Linear probes from every slot to every agent's row and column (PAPER: I, informativeness).
-
-    Multinomial logistic regressions, fitted together by L-BFGS from zero on standardised slots with a weak L2 penalty.
-
-    Args:
-      fit_slots: slots of frames that the probes are fitted on.
-      fit_positions: row and column classes of these frames.
-      test_slots: slots of other frames.
-      test_positions: their classes.
-      grid_size: number of classes of a row and of a column.
-      iterations: of L-BFGS.
-
-    Returns:
-      Accuracy on the fitted and on the other frames: share of frames with both row and column right. And the likelihood
-      in each of the other frames: the probability given to the true row and column.
-    """
-    mean = jnp.mean(fit_slots, axis=0)
-    deviation = jnp.std(fit_slots, axis=0) + 1e-6
-    inputs = (fit_slots - mean) / deviation
-    targets = jax.nn.one_hot(fit_positions, grid_size)
-    k, d, n = fit_slots.shape[1], fit_slots.shape[2], fit_positions.shape[1]
-
-    def logits(weights: dict[str, Array], slots: Array) -> Array:
-        return jnp.einsum("mkd,kdnrg->mknrg", slots, weights["slope"]) + weights["offset"]
-
-    def loss(weights: dict[str, Array]) -> Array:
-        cross_entropy = -jnp.sum(targets[:, None] * jax.nn.log_softmax(logits(weights, inputs)), axis=-1)
-        # Summed over the probes, which are independent of each other; averaged over frames.
-        return jnp.sum(jnp.mean(cross_entropy, axis=0)) + 1e-4 * jnp.sum(weights["slope"] ** 2)
-
-    optimizer = optax.lbfgs()
-    value_and_grad = optax.value_and_grad_from_state(loss)
-
-    def improve(carry: tuple[Any, Any], _: None) -> tuple[tuple[Any, Any], None]:
-        weights, state = carry
-        value, gradient = value_and_grad(weights, state=state)
-        updates, state = optimizer.update(gradient, state, weights, value=value, grad=gradient, value_fn=loss)
-        return (optax.apply_updates(weights, updates), state), None
-
-    weights = {"slope": jnp.zeros((k, d, n, 2, grid_size)), "offset": jnp.zeros((k, n, 2, grid_size))}
-    (weights, _), _ = jax.lax.scan(improve, (weights, optimizer.init(weights)), None, length=iterations)
-
-    def accuracy(slots: Array, positions: Array) -> Array:
-        guess = jnp.argmax(logits(weights, (slots - mean) / deviation), axis=-1)
-        return jnp.mean(jnp.all(guess == positions[:, None], axis=-1), axis=0)
-
-    scores = jnp.take_along_axis(
-        jax.nn.log_softmax(logits(weights, (test_slots - mean) / deviation)),
-        test_positions[:, None, ..., None],
-        axis=-1,
-    )
-    likelihood = jnp.exp(jnp.sum(scores[..., 0], axis=-1))
-    return accuracy(fit_slots, fit_positions), accuracy(test_slots, test_positions), likelihood
-
-
 def probe_binding(fit_accuracy: Float[np.ndarray, "k n"], test_accuracy: Float[np.ndarray, "k n"]) -> dict[str, Any]:
     """Slots matched to agents on the fitted frames, scored on the others: `probe_accuracy`, `probe_per_agent`."""
     per_agent = matched_scores(test_accuracy, match(fit_accuracy))
@@ -167,11 +129,14 @@ def probe_binding(fit_accuracy: Float[np.ndarray, "k n"], test_accuracy: Float[n
 
 
 __all__ = [
+    "KEY",
     "attention_binding",
     "attention_on_cells",
     "is_distinct",
+    "mass_and_cover",
     "match",
     "matched_scores",
-    "probe_accuracy",
+    "needs",
     "probe_binding",
+    "run",
 ]

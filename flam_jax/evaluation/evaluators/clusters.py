@@ -1,63 +1,31 @@
-"""What the latent actions carry: bits, units in use, and whether the prediction listens to them."""
+"""Cluster accuracy: do latent actions fall into groups that are the true actions? Nobody says which group is which."""
 
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
-from flax import linen as nn
-from jaxtyping import Array, Float, Int
+from jaxtyping import Float, Int
 from scipy.cluster.vq import kmeans2
 from scipy.optimize import linear_sum_assignment
 
+from flam_jax.evaluation.context import EvaluationContext
+from flam_jax.evaluation.evaluators.leak import needs
 from flam_jax.evaluation.rollouts import rounded
 
-# A unit whose posterior mean hardly moves over the data carries nothing (Burda et al. 2016 use the same threshold).
-ACTIVE_VARIANCE = 0.01
+KEY = ("actions", "clusters")
 # Latent actions of at most so many different values are codes of a book, and each is a group of its own.
 MOST_CODES = 64
 RESTARTS = 8  # of k-means, of which the tightest counts
 ITERATIONS = 50  # of each
-FORWARD, BLOCKED, DIRECTIONS = 2, 3, 4
-DIRECTED_ACTIONS = (BLOCKED + 1) * DIRECTIONS
 
 
-def active_units(mean: Float[Array, "*b k a"]) -> Float[Array, "k a"]:
-    """1 for units whose posterior mean has a variance above 0.01 over all examples and frames, else 0."""
-    return (jnp.var(mean, axis=tuple(range(mean.ndim - 2))) > ACTIVE_VARIANCE).astype(jnp.float32)
+def run(context: EvaluationContext) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Against the true actions."""
+    chosen = context.record["actions"].astype(np.int32)[:, :-1]
+    found = cluster_accuracy(context.observation.action_mean, chosen, context.holders, context.spec.num_actions)
+    return found, {}
 
 
-def prediction_errors(
-    dynamics: nn.Module,
-    params: Any,
-    features: Float[Array, "b t h w c"],
-    slots: Float[Array, "b t k d"],
-    action_mean: Float[Array, "b t-1 k a"],
-) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """One-step errors with the inferred actions, and with those of another example of the batch.
-
-    Args:
-      dynamics: the dynamics model.
-      params: its `params` collection.
-      features: tokenizer features of at least two clips.
-      slots: what the model factorizes them into.
-      action_mean: and the latent actions that it infers.
-
-    Returns:
-      Squared errors of the predicted features, summed over h, w, c and averaged over examples and frames. The second
-      divided by the first, less 1, is the *shuffle gain*: 0 when the prediction ignores the actions.
-    """
-
-    def error(actions: Array) -> Array:
-        variables = {"params": params}
-        next_slots = dynamics.apply(variables, slots[:, :-1], actions, method="predict_slots")
-        predicted: Any = dynamics.apply(variables, features[:, :-1], next_slots, method="aggregate")
-        return jnp.mean(jnp.sum((predicted - features[:, 1:]) ** 2, axis=(-3, -2, -1)))
-
-    # Rolled by one instead of permuted: no example keeps its own action, and the number is reproducible.
-    return error(action_mean), error(jnp.roll(action_mean, 1, axis=0))
-
-
-def action_map(
+def cluster_accuracy(
     action_mean: Float[np.ndarray, "b t k a"],
     true_actions: Int[np.ndarray, "b t n"],
     slots: list[int],
@@ -102,26 +70,6 @@ def action_map(
     }
 
 
-def directed_actions(
-    true_actions: Int[np.ndarray, "b t n"],
-    positions: Int[np.ndarray, "b t n 2"],
-    directions: Int[np.ndarray, "b t n"],
-) -> Int[np.ndarray, "b t-1 n"]:
-    """What agents do as it looks from above: a step to the right is another change of the frame than one to the left.
-
-    Args:
-      true_actions: 0 turns left, 1 right, 2 goes forward; that of the last frame included.
-      positions: of the agents.
-      directions: in which they look, 0 to 3.
-
-    Returns:
-      One of `DIRECTED_ACTIONS`: each direction with each action, and with a step that something blocked.
-    """
-    now = true_actions[:, :-1]
-    blocked = (now == FORWARD) & (positions[:, 1:] == positions[:, :-1]).all(axis=-1)
-    return np.where(blocked, BLOCKED, now) * DIRECTIONS + directions[:, :-1]
-
-
 def _groups(latent: np.ndarray, count: int) -> np.ndarray:
     """Number of the group of every row."""
     values, code = np.unique(latent.round(6), axis=0, return_inverse=True)
@@ -138,11 +86,4 @@ def _groups(latent: np.ndarray, count: int) -> np.ndarray:
     return best
 
 
-__all__ = [
-    "ACTIVE_VARIANCE",
-    "DIRECTED_ACTIONS",
-    "action_map",
-    "active_units",
-    "directed_actions",
-    "prediction_errors",
-]
+__all__ = ["KEY", "cluster_accuracy", "needs", "run"]

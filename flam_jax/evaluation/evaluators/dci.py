@@ -1,7 +1,7 @@
 """Disentanglement, completeness and informativeness of slots (PAPER: representation; Eastwood & Williams 2018).
 
-The importance of a slot for an agent is the likelihood that a linear probe of the slot gives to the agent's true
-position, less what is had without any slot: else a slot that knows one agent and nothing of the others would not count
+The importance of a slot for an entity is the likelihood that a linear probe of the slot gives to the entity's true
+position, less what is had without any slot: else a slot that knows one entity and nothing of the others would not count
 as perfectly disentangled. What may be chance counts as nothing: else the least of differences would be shares of
 nothing.
 """
@@ -11,20 +11,33 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
+from flam_jax.evaluation.context import EvaluationContext, frames_first
+from flam_jax.evaluation.evaluators.binding import match, matched_scores, needs
+
+KEY = ("dci",)
+
 # Standard errors by which a slot must do better than no slot.
 SIGNIFICANT = 3.0
 
 
+def run(context: EvaluationContext) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """From the probes that binding is measured with."""
+    probes, classes = context.probes, max(context.spec.cells)
+    chance = chance_likelihood(frames_first(context.fitting.cells), frames_first(context.cells), classes)
+    accuracy = round(float(np.mean(matched_scores(probes.tested, match(probes.fitted)))), 4)
+    return dci(probes.likelihood, chance, accuracy), {}
+
+
 def chance_likelihood(
-    fit_positions: Int[np.ndarray, "m n 2"], test_positions: Int[np.ndarray, "l n 2"], grid_size: int
+    fit_positions: Int[np.ndarray, "m n 2"], test_positions: Int[np.ndarray, "l n 2"], classes: int
 ) -> Float[np.ndarray, "l n"]:
     """Probability of the true row and column of every frame, by the frequencies in the fitted frames alone."""
     frequency = np.stack(
         [
-            [np.bincount(fit_positions[:, agent, axis], minlength=grid_size) / len(fit_positions) for axis in range(2)]
+            [np.bincount(fit_positions[:, agent, axis], minlength=classes) / len(fit_positions) for axis in range(2)]
             for agent in range(fit_positions.shape[1])
         ]
-    )  # n 2 grid
+    )  # n 2 classes
     agents = np.arange(fit_positions.shape[1])
     rows, columns = (frequency[agents, axis, test_positions[:, :, axis]] for axis in range(2))
     return rows * columns
@@ -33,13 +46,14 @@ def chance_likelihood(
 def dci(likelihood: Float[np.ndarray, "l k n"], chance: Float[np.ndarray, "l n"], accuracy: float) -> dict[str, Any]:
     """The three numbers, each from 0 to 1.
 
-    Disentanglement: does a slot tell of one agent only? 1 less the entropy of its importances over the agents, averaged
-    over the slots by how much they tell. Completeness: is an agent told of by one slot only? 1 less the entropy of the
-    importances over the slots, averaged over the agents. Entropies are in units of that of all alike.
+    Disentanglement: is a slot predictive of one entity only? 1 less the entropy of its importances over the entities,
+    averaged over the slots by how predictive they are. Completeness: is one slot only predictive of an entity? 1 less
+    the entropy of the importances over the slots, averaged over the entities. Entropies are in units of that of equal
+    importances.
 
     Args:
-      likelihood: of every agent's position by a probe of every slot, in every frame.
-      chance: of every agent's position without a slot, in every frame.
+      likelihood: of every entity's position by a probe of every slot, in every frame.
+      chance: of every entity's position without a slot, in every frame.
       accuracy: of the probes of matched slots.
 
     Returns:
@@ -70,4 +84,4 @@ def _entropy(importance: Float[np.ndarray, "k n"], axis: int) -> Float[np.ndarra
     return np.where(total.squeeze(axis) > 1e-9, entropy, 1.0)
 
 
-__all__ = ["chance_likelihood", "dci"]
+__all__ = ["KEY", "chance_likelihood", "dci", "needs", "run"]

@@ -1,0 +1,93 @@
+"""What the latent actions carry: nats, units in use, and whether the prediction listens to them."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+from data_pipelines.spec import DatasetSpec
+from flam_jax.evaluation.context import EvaluationContext
+from flam_jax.evaluation.rollouts import rounded
+from flam_jax.world_model import Observation, WorldModel
+
+KEY = ("actions",)
+# A unit whose posterior mean hardly moves over the data carries nothing (Burda et al. 2016 use the same threshold).
+ACTIVE_VARIANCE = 0.01
+
+
+def needs(data: DatasetSpec, model: WorldModel) -> str:
+    """Nothing: a model without actions carries 0 nats."""
+    del data, model
+    return ""
+
+
+def run(context: EvaluationContext) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """KL, active units, and the gain of the own actions over another clip's (shuffle gain)."""
+    seen, size = context.observation, context.settings.batch_size
+    mean = np.asarray(seen.action_mean)
+    kl, active = np.asarray(seen.action_kl).mean(axis=(0, 1)), np.asarray(active_units(jnp.asarray(mean)))
+    values = {
+        "kl": rounded(kl.sum()),
+        "kl_per_factor": rounded(kl),
+        "active_units": int(active.sum()),
+        "active_units_per_factor": active.sum(axis=-1).astype(int).tolist(),
+        "units": int(active.size),
+    }
+    size = min(size, len(mean))
+    if size < 2:
+        return values | {"shuffle_gain": "not computed: needs evaluation.batch_size and clips of at least 2"}, {}
+    sums = np.zeros(2)
+    for first in range(0, len(mean) - size + 1, size):
+        part = jax.tree.map(lambda leaf, first=first: leaf[first : first + size], seen)
+        sums += np.asarray(_errors(context.world_model, part))
+    own, shuffled = sums / (len(mean) // size)
+    gain = rounded(shuffled / max(own, 1e-8) - 1)
+    return values | {"shuffle_gain": gain, "error": rounded(own), "error_shuffled": rounded(shuffled)}, {}
+
+
+@jax.jit
+def _errors(world_model: WorldModel, seen: Observation) -> tuple[jax.Array, jax.Array]:
+    model, params = world_model.dynamics, world_model.dynamics_params
+    return prediction_errors(model, params, seen.features, seen.slots, seen.action_mean)
+
+
+def active_units(mean: Float[Array, "*b k a"]) -> Float[Array, "k a"]:
+    """1 for units whose posterior mean has a variance above 0.01 over all examples and frames, else 0."""
+    return (jnp.var(mean, axis=tuple(range(mean.ndim - 2))) > ACTIVE_VARIANCE).astype(jnp.float32)
+
+
+def prediction_errors(
+    dynamics: nn.Module,
+    params: Any,
+    features: Float[Array, "b t h w c"],
+    slots: Float[Array, "b t k d"],
+    action_mean: Float[Array, "b t-1 k a"],
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """One-step errors with the inferred actions, and with those of another example of the batch.
+
+    Args:
+      dynamics: the dynamics model.
+      params: its `params` collection.
+      features: tokenizer features of at least two clips.
+      slots: what the model factorizes them into.
+      action_mean: and the latent actions that it infers.
+
+    Returns:
+      Squared errors of the predicted features, summed over h, w, c and averaged over examples and frames. The second
+      divided by the first, less 1, is the *shuffle gain*: 0 when the prediction ignores the actions.
+    """
+
+    def error(actions: Array) -> Array:
+        variables = {"params": params}
+        next_slots = dynamics.apply(variables, slots[:, :-1], actions, method="predict_slots")
+        predicted: Any = dynamics.apply(variables, features[:, :-1], next_slots, method="aggregate")
+        return jnp.mean(jnp.sum((predicted - features[:, 1:]) ** 2, axis=(-3, -2, -1)))
+
+    # Rolled by one instead of permuted: no example keeps its own action, and the number is reproducible.
+    return error(action_mean), error(jnp.roll(action_mean, 1, axis=0))
+
+
+__all__ = ["ACTIVE_VARIANCE", "KEY", "active_units", "needs", "prediction_errors", "run"]
