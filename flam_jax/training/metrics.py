@@ -136,9 +136,9 @@ class Progress:
             self._bar.update(self._task, completed=step, text=text)
         elif step == self.end or time.monotonic() - self._last_line >= self._quiet_seconds:
             self._last_line = time.monotonic()
-            self.say(text)
+            self.log_line(text)
 
-    def say(self, text: str) -> None:
+    def log_line(self, text: str) -> None:
         """Prints a line beside the bar."""
         if self._bar is not None:
             self._bar.console.print(f"{self.stage} {text}", markup=False, highlight=False)

@@ -57,7 +57,7 @@ def test_progress_on_a_terminal() -> None:
     stream = Terminal()
     progress = Progress("dynamics", 0, 10, stream)
     progress.update(10, 3.21, 12.3)
-    progress.say("warning: [look]")
+    progress.log_line("warning: [look]")
     progress.close()
     assert "dynamics warning: [look]" in stream.getvalue()
     assert "10/10 loss 3.21" in stream.getvalue()
