@@ -330,7 +330,7 @@ def compute_types(config: Config, stage: str) -> set[str]:
 @functools.cache
 def run(folder: Path, name: str = "", value: Any = None) -> dict[str, Any]:
     """Twelve steps of a stand-in model through the trainer, and what is then on disk."""
-    from flam_jax.training.metrics import read_metrics
+    from flam_jax.metrics_file import read_metrics
     from flam_jax.training.trainer import train
 
     fields = dict(checkpoints_kept=2) | ({name: value} if name else {})

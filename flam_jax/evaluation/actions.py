@@ -11,19 +11,12 @@ from scipy.optimize import linear_sum_assignment
 
 from flam_jax.evaluation.rollouts import rounded
 
-# A unit whose posterior mean hardly moves over the data carries nothing (Burda et al. 2016 use the same threshold).
-ACTIVE_VARIANCE = 0.01
 # Latent actions of at most so many different values are codes of a book, and each is a group of its own.
 MOST_CODES = 64
 RESTARTS = 8  # of k-means, of which the tightest counts
 ITERATIONS = 50  # of each
 FORWARD, BLOCKED, DIRECTIONS = 2, 3, 4
 DIRECTED_ACTIONS = (BLOCKED + 1) * DIRECTIONS
-
-
-def active_units(mean: Float[Array, "*b k a"]) -> Float[Array, "k a"]:
-    """1 for units whose posterior mean has a variance above 0.01 over all examples and frames, else 0."""
-    return (jnp.var(mean, axis=tuple(range(mean.ndim - 2))) > ACTIVE_VARIANCE).astype(jnp.float32)
 
 
 def prediction_errors(
@@ -139,10 +132,8 @@ def _groups(latent: np.ndarray, count: int) -> np.ndarray:
 
 
 __all__ = [
-    "ACTIVE_VARIANCE",
     "DIRECTED_ACTIONS",
     "action_map",
-    "active_units",
     "directed_actions",
     "prediction_errors",
 ]

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Int, UInt8
 
-from flam_jax.evaluation.metrics import to_psnr
 from flam_jax.evaluation.rollouts import rounded
+from flam_jax.metrics import to_psnr
 
 KINDS = ("entered", "followed", "left", "turned", "stayed")
 # 16 agents in 4 directions, walls and floor are 66 tiles; far more means that the frames are no boards of tiles.

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from data_pipelines.errors import DataError
-from flam_jax import checkpoints
+from flam_jax import checkpoints, metrics
 from flam_jax.build import true_actions
 from flam_jax.config import Config, config_hash
 from flam_jax.evaluation import actions, binding, cells, leak, perceptual
@@ -219,7 +219,7 @@ def _observed(config: Config, world_model: WorldModel, source: Any, length: int)
 
 def _action_scores(world_model: WorldModel, seen: Any, batch_size: int) -> dict[str, Any]:
     mean = np.asarray(seen.action_mean)
-    kl, active = np.asarray(seen.action_kl).mean(axis=(0, 1)), np.asarray(actions.active_units(jnp.asarray(mean)))
+    kl, active = np.asarray(seen.action_kl).mean(axis=(0, 1)), np.asarray(metrics.active_units(jnp.asarray(mean)))
     result = {
         "kl": rounded(kl.sum()),
         "kl_per_factor": rounded(kl),

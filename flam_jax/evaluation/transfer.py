@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Shaped, UInt8
 
-from flam_jax.evaluation import metrics
+from flam_jax import metrics
 from flam_jax.evaluation.rollouts import rounded, told
 from flam_jax.world_model import WorldModel
 

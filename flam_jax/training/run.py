@@ -17,7 +17,7 @@ from flam_jax.checkpoints import Checkpoints, finished_step, write_finished, wri
 from flam_jax.cluster import from_all_processes, on_this_process, wait_for_all
 from flam_jax.config import Config, to_json
 from flam_jax.training.batches import DeviceBatch, next_batch
-from flam_jax.training.metrics import MetricWriter, NoWriter, Progress, describe_seconds
+from flam_jax.training.logs import MetricWriter, NoWriter, Progress, describe_seconds
 from flam_jax.training.sharding import Rule, describe, local_rows, replicated
 from flam_jax.training.skipped import Skipped
 from flam_jax.training.stage import Frozen, Stage

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from flam_jax.checkpoints import Checkpoints
-from flam_jax.training.metrics import read_metrics
+from flam_jax.metrics_file import read_metrics
 from flam_jax.training.sharding import make_mesh
 from flam_jax.training.trainer import train
 from tests.training.stand_in import TinyStage, tiny_config

@@ -171,7 +171,7 @@ def test_counts_are_of_all_processes(monkeypatch: pytest.MonkeyPatch, shared: bo
 
 def run_of_trainer(config: Any, dataset: Dataset, workdir: Path, steps: int) -> list[dict[str, Any]]:
     """A stand-in model on the real batches; the values of its training lines."""
-    from flam_jax.training.metrics import read_metrics
+    from flam_jax.metrics_file import read_metrics
     from flam_jax.training.trainer import train
 
     config = copy.deepcopy(config)

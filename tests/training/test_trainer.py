@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from flam_jax.checkpoints import CheckpointError, Checkpoints, finished_step, restore_parameters
-from flam_jax.training.metrics import read_metrics
+from flam_jax.metrics_file import read_metrics
 from flam_jax.training.signals import Preempted
 from flam_jax.training.trainer import Job, NonFiniteError, train, train_together
 from tests.training.stand_in import RestingStage, TinyLoader, TinyStage, tiny_config
