@@ -26,15 +26,15 @@ def build_tokenizer(config: ConfigDict) -> Tokenizer:
     dtype = jnp.dtype(c.training.dtype)
     shared = dict(channels=c.channels, patch_size=c.patch_size, dtype=dtype)
     # Each of the two is computed again when its gradient is taken, so that both are never held at once.
-    again = nn.remat if c.training.rematerialize else lambda kind: kind
+    maybe_remat = nn.remat if c.training.rematerialize else lambda kind: kind
     if c.encoder == "impala":
-        encoder = again(ImpalaEncoder)(len(c.levels), num_res_blocks=c.num_res_blocks, **shared)
+        encoder = maybe_remat(ImpalaEncoder)(len(c.levels), num_res_blocks=c.num_res_blocks, **shared)
     else:
-        encoder = again(PatchEncoder)(len(c.levels), num_layers=c.num_res_blocks, **shared)
+        encoder = maybe_remat(PatchEncoder)(len(c.levels), num_layers=c.num_res_blocks, **shared)
     if c.decoder == "cnn":
-        decoder = again(CnnDecoder)(num_res_blocks=c.num_res_blocks, **shared)
+        decoder = maybe_remat(CnnDecoder)(num_res_blocks=c.num_res_blocks, **shared)
     else:
-        decoder = again(PatchDecoder)(num_layers=c.num_res_blocks, **shared)
+        decoder = maybe_remat(PatchDecoder)(num_layers=c.num_res_blocks, **shared)
     return Tokenizer(encoder, decoder, tuple(c.levels))
 
 

@@ -124,7 +124,7 @@ def _broadcast(data: bytes) -> bytes:
     return bytes(np.asarray(multihost_utils.broadcast_one_to_all(padded)))
 
 
-def say(text: str) -> None:
+def log_line(text: str) -> None:
     """Prints a line, once for all processes."""
     if jax.process_index() == 0:
         print(text, flush=True)

@@ -107,13 +107,12 @@ def run(config: Config, workdir: Path, last: str = "report") -> None:
       workdir: an existing folder.
       last: `report`, or `tokenizer` for a tokenizer that other runs take with `tokenizer.restore_from`.
     """
-    from flam_jax.training.tokenizer_stage import TokenizerStage
     from flam_jax.training.trainer import train_together
 
     mesh = _check(config, workdir)
     dataset = _prepare_data(config)
     if not config.tokenizer.restore_from:
-        train_together([_job(TokenizerStage(config, dataset), config, workdir, mesh)], mesh=mesh)
+        train_together([_job("tokenizer", config, workdir, dataset)], mesh=mesh)
     if last == "report":
         _finish([config], [workdir], dataset, mesh)
 
@@ -155,13 +154,13 @@ def _check(config: Config, workdir: Path) -> Any:
 def _prepare_data(config: Config) -> Any:
     """The data set. The first process makes it, if need be; the others find it, or make it on disks of their own."""
     from data_pipelines import DataError, prepare
-    from flam_jax.cluster import on_first_process, say
+    from flam_jax.cluster import log_line, on_first_process
 
     found: list[Any] = []
 
     def prepare_first() -> None:
         found.append(prepare(config.data))
-        say(found[0].describe())
+        log_line(found[0].describe())
 
     on_first_process(prepare_first, errors=DataError)
     return found[0] if found else prepare(config.data)
@@ -171,37 +170,36 @@ def _finish(configs: Sequence[Config], workdirs: Sequence[Path], dataset: Any, m
     """From trained tokenizers to reports."""
     import jax
 
-    from flam_jax.checkpoints import restore_parameters
-    from flam_jax.cluster import say
+    from flam_jax.cluster import log_line
     from flam_jax.evaluation import evaluate
-    from flam_jax.training.dynamics_stage import DynamicsStage
     from flam_jax.training.trainer import train_together
     from flam_jax.world_model import WorldModel
 
     jobs = []
     for config, workdir in zip(configs, workdirs, strict=True):
         if config.tokenizer.restore_from:
-            say(f"tokenizer of {config.tokenizer.restore_from}")
-        stage = DynamicsStage(config, dataset, restore_parameters(workdir / "tokenizer"))
-        jobs.append(_job(stage, config, workdir, mesh))
+            log_line(f"tokenizer of {config.tokenizer.restore_from}")
+        jobs.append(_job("dynamics", config, workdir, dataset))
     train_together(jobs, mesh=mesh)
     for job in jobs:
         folder = job.workdir
         world_model = WorldModel.restore(folder)  # on every process: they read it together
         if jax.process_index() == 0:
             evaluate(job.config, folder, dataset, world_model)
-        say(f"done: {folder}/report.html, {folder}/evaluation.json; curves: tensorboard --logdir {folder}")
+        log_line(f"done: {folder}/report.html, {folder}/evaluation.json; curves: tensorboard --logdir {folder}")
     for line in dataset.faults():
-        say(line)
+        log_line(line)
 
 
-def _job(stage: Any, config: Config, workdir: Path, mesh: Any) -> Any:
-    """A run of one stage, in which every process reads the rows that its devices hold."""
-    from flam_jax.training.sharding import local_rows
+def _job(name: str, config: Config, workdir: Path, dataset: Any) -> Any:
+    """A run of one stage, on what the stages that it needs have left in the workdir."""
+    from flam_jax.checkpoints import restore_parameters
+    from flam_jax.training.stages import find_stage
     from flam_jax.training.trainer import Job
 
-    batch_size = config[stage.name].training.batch_size
-    return Job(stage, config, workdir, lambda: stage.make_loader(local_rows(mesh, batch_size)))
+    stage = find_stage(name)
+    frozen = {needed: restore_parameters(workdir / needed) for needed in stage.needs}
+    return Job(stage(config, dataset, frozen), config, workdir)
 
 
 def prepare_workdir(path: str | Path) -> Path:

@@ -17,6 +17,7 @@ for one chip's work, and bytes over the bandwidth of one axis of the interconnec
 
 import contextlib
 import dataclasses
+import functools
 import json
 import math
 import os
@@ -122,6 +123,8 @@ class Options:
 
 
 def _read(arguments: list[str]) -> Options:
+    from flam_jax.training.stages import STAGES
+
     values, overrides = read_flags(
         arguments,
         USAGE,
@@ -135,8 +138,8 @@ def _read(arguments: list[str]) -> Options:
     for topology in topologies:
         split_name(topology)
     stage = values.get("--stage", "dynamics")
-    if stage not in ("tokenizer", "dynamics"):
-        raise ConfigError(f"--stage={short_repr(stage)}: expected tokenizer or dynamics")
+    if stage not in STAGES:
+        raise ConfigError(f"--stage={short_repr(stage)}: expected {' or '.join(STAGES)}")
     per_chip = values.get("--per_chip", "")
     if per_chip and not (per_chip.isdecimal() and int(per_chip) > 0):
         raise ConfigError(f"--per_chip={short_repr(per_chip)}: expected a whole number of at least 1")
@@ -243,40 +246,33 @@ def plan(config: Config, topology: str, *, stage: str = "dynamics", per_chip: in
     )
 
 
-def _shapes(config: Config, stage_name: str, batch: int, mesh: Any) -> tuple[Any, Any, Any]:
-    """A stage without data, and the shapes of its state and batch on a mesh."""
+def _shapes(config: Config, stage_name: str, batch: int, mesh: Any) -> tuple[Any, Any, Any, Any]:
+    """A stage without data, and the shapes on a mesh of its state, of what it keeps frozen, and of its batch."""
     import jax
 
-    from flam_jax.build import build_tokenizer
-    from flam_jax.training.dynamics_stage import DynamicsStage
     from flam_jax.training.sharding import batch_sharding, replicated
+    from flam_jax.training.stages import find_stage, frozen_shapes
     from flam_jax.training.step import state_shapes
-    from flam_jax.training.tokenizer_stage import TokenizerStage
 
     def on(sharding: Any, tree: Any) -> Any:
         return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree)
 
-    if stage_name == "tokenizer":
-        stage = TokenizerStage(config, None)
-    else:
-        stage = DynamicsStage(config, None, None)
+    stage = find_stage(stage_name)(config, None, {})
+    frozen = on(replicated(mesh), frozen_shapes(stage_name, config))
     shapes = on(batch_sharding(mesh), stage.batch_shapes(batch))
-    if stage_name == "dynamics":
-        frames = jax.ShapeDtypeStruct((1, *config.data.frame_size, 3), "float32")
-        tokenizer = jax.eval_shape(build_tokenizer(config).init, jax.random.key(0), frames)
-        shapes["frozen"] = on(replicated(mesh), tokenizer["params"])
     training = config[stage_name].training
-    return stage, state_shapes(shapes, stage=stage, training=training, mesh=mesh), shapes
+    return stage, state_shapes(frozen, shapes, stage=stage, training=training, mesh=mesh), frozen, shapes
 
 
 def _compile(config: Config, stage_name: str, batch: int, mesh: Any) -> Any:
-    from flam_jax.training.step import compile_step
+    from flam_jax.training.step import compile_step, train_step
 
-    stage, state, shapes = _shapes(config, stage_name, batch, mesh)
+    stage, state, frozen, shapes = _shapes(config, stage_name, batch, mesh)
     training = config[stage_name].training
+    step = functools.partial(train_step, stage=stage, training=training, seed=config.seed)
     try:
         with _without_flags():
-            return compile_step(state, shapes, stage=stage, training=training, seeds=[config.seed], mesh=mesh)
+            return compile_step(step, state, frozen, shapes, mesh=mesh)
     except Exception as error:  # XLA's errors have one type for everything
         line = " ".join(str(error).split())[:300]
         if "RESOURCE_EXHAUSTED" in line or "out of memory" in line.lower():
@@ -322,7 +318,7 @@ def _report(options: Options) -> None:
     # The same for all, so that they can be compared, and a whole number of parts.
     per_chip = options.per_chip or max(1, training.batch_size // min(parts.values()) // training.accumulate)
     per_chip = per_chip if options.per_chip else per_chip * training.accumulate
-    _, state, _ = _shapes(config, stage, per_chip * parts[options.topologies[0]], meshes[options.topologies[0]])
+    _, state, *_ = _shapes(config, stage, per_chip * parts[options.topologies[0]], meshes[options.topologies[0]])
     import jax
 
     count = sum(leaf.size for leaf in jax.tree.leaves(state.params))

@@ -42,17 +42,16 @@ def main(disk: Path) -> None:
     stage, rest = disk / "run" / "tokenizer", disk / "rest"
     error = ""
     try:
-        train(TinyStage(width=WIDTH), config, disk / "run", lambda: FillingLoader(stage / "checkpoints", rest))
+        filling = TinyStage(lambda: FillingLoader(stage / "checkpoints", rest), width=WIDTH)
+        train(filling, config, disk / "run")
     except CheckpointError as caught:
         error = str(caught)
     steps = [int(path.name) for path in (stage / "checkpoints").iterdir() if path.name.isdecimal()]
     rest.unlink()
     with Checkpoints(stage) as checkpoints:
         then = checkpoints.latest_step()
-    variables = train(TinyStage(width=WIDTH), config, disk / "run", TinyLoader)
-    straight = train(
-        TinyStage(width=WIDTH), tiny_config(eval_every=12, checkpoint_every=12), disk / "other", TinyLoader
-    )
+    variables = train(TinyStage(width=WIDTH), config, disk / "run")
+    straight = train(TinyStage(width=WIDTH), tiny_config(eval_every=12, checkpoint_every=12), disk / "other")
     equal = jax.tree.all(jax.tree.map(np.array_equal, variables, straight))
     print(json.dumps({"error": error, "good": max(steps, default=0), "then": then, "equal": equal}))
 

@@ -15,7 +15,7 @@ import pytest
 
 from flam_jax.checkpoints import CheckpointError, Checkpoints, find_damage, restore_parameters
 from flam_jax.training.trainer import train
-from tests.training.stand_in import TinyLoader, TinyStage, tiny_config
+from tests.training.stand_in import TinyStage, tiny_config
 
 ROOT = Path(__file__).parents[1]
 
@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[1]
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
     """The workdir of a run with checkpoints of steps 8 and 12, and its parameters."""
     workdir = tmp_path_factory.mktemp("finished")
-    return workdir, train(TinyStage(), tiny_config(), workdir, TinyLoader)
+    return workdir, train(TinyStage(), tiny_config(), workdir)
 
 
 def files(folder: Path) -> list[Path]:
@@ -88,7 +88,7 @@ def test_training_goes_on_from_the_last_good_one_and_names_both(
     shutil.copytree(finished[0], tmp_path, dirs_exist_ok=True)
     stage = tmp_path / "tokenizer"
     damage(largest(stage / "checkpoints" / "12"))
-    variables = train(TinyStage(), tiny_config(), tmp_path, TinyLoader)
+    variables = train(TinyStage(), tiny_config(), tmp_path)
     said = capsys.readouterr().out
     assert f"{stage}: checkpoint 12 is damaged: " in said
     assert "set aside. The last good one is of step 8" in said
@@ -117,7 +117,7 @@ def test_when_all_are_damaged_the_run_stops_and_nothing_is_moved(finished: Any, 
         cut(largest(tmp_path / "tokenizer" / "checkpoints" / step))
     before = files(tmp_path)
     with pytest.raises(CheckpointError, match=r"checkpoint 12 is damaged: .*; checkpoint 8 is damaged: .* no other"):
-        train(TinyStage(), tiny_config(), tmp_path, TinyLoader)
+        train(TinyStage(), tiny_config(), tmp_path)
     assert files(tmp_path) == before
 
 

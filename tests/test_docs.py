@@ -106,7 +106,7 @@ def test_every_example_runs(debug_run: Path) -> None:
 
 # Rooms of flam_jax from the ground up: a room imports those on lower floors, and those named beside its own.
 FLOORS = [
-    {"axes", "process", "messages", "footprint", "hlo"},
+    {"axes", "process", "messages", "metrics", "metrics_file", "footprint", "hlo"},
     {"tokenizer", "schema", "pictures", "cluster"},
     {"dynamics", "config"},
     {"baselines", "checkpoints", "command_line"},

@@ -14,11 +14,11 @@ import pytest
 
 from flam_jax.build import build_dynamics, build_tokenizer
 from flam_jax.config import Config, field_names, get_field, load_config, override, validate
-from flam_jax.training.dynamics_stage import DynamicsStage
 from flam_jax.training.flops import count_flops
+from flam_jax.training.stage import Stage
+from flam_jax.training.stages import find_stage, frozen_shapes
 from flam_jax.training.state import TrainState, learning_rate, make_optimizer, new_state
 from flam_jax.training.step import init_state, spans, train_step
-from flam_jax.training.tokenizer_stage import TokenizerStage
 from tests.tiny import BoardDataset, tiny_config
 from tests.training.stand_in import TinyLoader, TinyStage
 from tests.training.stand_in import tiny_config as run_config
@@ -81,13 +81,8 @@ def filled(shapes: Any) -> Any:
     return jax.tree.map(lambda leaf: (0.05 * rng.standard_normal(leaf.shape)).astype(leaf.dtype), shapes)
 
 
-def make_stage(config: Config, name: str, dataset: Any = None) -> TokenizerStage | DynamicsStage:
-    if name == "tokenizer":
-        return TokenizerStage(config, dataset)
-    size = config.data.frame_size
-    frame = jnp.zeros((1, *size, 3))
-    shapes = jax.eval_shape(lambda key: build_tokenizer(config).init(key, frame), jax.random.key(0))
-    return DynamicsStage(config, dataset, filled(shapes["params"]))
+def make_stage(config: Config, name: str, dataset: Any = None) -> Stage:
+    return find_stage(name)(config, dataset, filled(frozen_shapes(name, config)))
 
 
 def make_batch(config: Config, stage: Any) -> dict[str, Any]:
@@ -97,14 +92,16 @@ def make_batch(config: Config, stage: Any) -> dict[str, Any]:
     frames = np.broadcast_to(rng.integers(0, 256, (*size, 3), np.uint8), (training.batch_size, 1, *size, 3))
     frames = frames.repeat(training.window, axis=1)
     frames[:, :, :8, :8] = rng.integers(0, 256, (training.batch_size, training.window, 8, 8, 3), np.uint8)
-    frozen = getattr(stage, "frozen", None)
-    return {"frames": frames} | ({} if frozen is None else {"frozen": frozen})
+    return {"frames": frames}
 
 
 def state_shapes(config: Config, stage: Any, batch: Any) -> TrainState:
     training = config[stage.name].training
     return jax.eval_shape(
-        lambda key, batch: init_state(key, batch, stage=stage, training=training), jax.random.key(0), batch
+        lambda key, frozen, batch: init_state(key, frozen, batch, stage=stage, training=training),
+        jax.random.key(0),
+        stage.frozen,
+        batch,
     )
 
 
@@ -123,7 +120,7 @@ def test_every_experiment_trains_one_step(name: str, preset: str, stage_name: st
     batch = make_batch(config, stage)
     shapes = state_shapes(config, stage, batch)
     step = functools.partial(train_step, training=training, seed=0)
-    whole, _ = jax.eval_shape(functools.partial(step, stage=stage), shapes, batch)
+    whole, _ = jax.eval_shape(functools.partial(step, stage=stage), shapes, stage.frozen, batch)
     assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), (whole.params, whole.opt_state)) == jax.tree.map(
         lambda leaf: (leaf.shape, leaf.dtype), (shapes.params, shapes.opt_state)
     )
@@ -134,7 +131,7 @@ def test_every_experiment_trains_one_step(name: str, preset: str, stage_name: st
     stage = make_stage(config, stage_name)
     optimizer = make_optimizer(training, spans(shapes.params, stage))
     state = new_state(filled(shapes.params), optimizer, ema=training.ema_decay > 0)
-    new, metrics = jax.jit(functools.partial(step, stage=stage))(state, make_batch(config, stage))
+    new, metrics = jax.jit(functools.partial(step, stage=stage))(state, stage.frozen, make_batch(config, stage))
     assert int(new.step) == 1
     assert bool(metrics["finite"])
     assert float(metrics["grad_norm"]) > 0
@@ -254,7 +251,7 @@ def loss_value(stage_name: str, name: str = "", value: Any = None) -> float:
     batch = make_batch(config, stage)
     # Random numbers, not initial values: an untrained model predicts no change, whatever the other fields say.
     params = jax.tree.map(lambda leaf: 4 * leaf, filled(state_shapes(config, stage, batch).params))
-    return float(jax.jit(stage.loss)(params, batch, jax.random.key(2), jnp.float32(0.75))[0])
+    return float(jax.jit(stage.loss)(params, stage.frozen, batch, jax.random.key(2), jnp.float32(0.75))[0])
 
 
 @pytest.mark.parametrize(("name", "value"), SHAPES.items(), ids=SHAPES)
@@ -312,7 +309,7 @@ def flops_of_gradient(stage: Any) -> int:
     config = stage.config
     batch = make_batch(config, stage)
     params = state_shapes(config, stage, batch).params
-    gradient = jax.grad(lambda params: stage.loss(params, batch, jax.random.key(0), jnp.float32(0.75))[0])
+    gradient = jax.grad(lambda params: stage.loss(params, stage.frozen, batch, jax.random.key(0), jnp.float32(0.75))[0])
     return count_flops(jax.make_jaxpr(gradient)(params))
 
 
@@ -334,12 +331,12 @@ def compute_types(config: Config, stage: str) -> set[str]:
 @functools.cache
 def run(folder: Path, name: str = "", value: Any = None) -> dict[str, Any]:
     """Twelve steps of a stand-in model through the trainer, and what is then on disk."""
-    from flam_jax.training.metrics import read_metrics
+    from flam_jax.metrics_file import read_metrics
     from flam_jax.training.trainer import train
 
     fields = dict(checkpoints_kept=2) | ({name: value} if name else {})
     workdir, stage = folder / f"run{name}", TinyStage()
-    train(stage, run_config(**fields), workdir, TinyLoader)
+    train(stage, run_config(**fields), workdir)
     saved = sorted(int(path.name) for path in (workdir / "tokenizer" / "checkpoints").iterdir() if path.name.isdigit())
     logged = [entry["step"] for entry in read_metrics(workdir, "tokenizer") if "speed" in entry]
     return {"log_every": logged, "eval_every": stage.evaluated, "checkpoint_every": saved, "checkpoints_kept": saved}
@@ -369,7 +366,9 @@ def test_a_field_of_training_changes_what_it_names(
             built = make_stage(config, stage)
             batch = make_batch(config, built)
             step = functools.partial(train_step, stage=built, training=config[stage].training, seed=0)
-            counts.append(str(jax.make_jaxpr(step)(state_shapes(config, built, batch), batch)).count("scan["))
+            counts.append(
+                str(jax.make_jaxpr(step)(state_shapes(config, built, batch), built.frozen, batch)).count("scan[")
+            )
         assert counts[1] == counts[0] + 1
         return
     if name == "rematerialize":  # the same parameters and loss, more products for its gradient
@@ -381,12 +380,12 @@ def test_a_field_of_training_changes_what_it_names(
         return
     if name == "on_nonfinite":
         config = run_config().tokenizer.training
-        state = init_state(jax.random.key(0), next(TinyLoader()), stage=TinyStage(), training=config)
+        state = init_state(jax.random.key(0), {}, next(TinyLoader()), stage=TinyStage(), training=config)
         bad = {"frames": next(TinyLoader(bad_step=1))["frames"]}
         kept = []
         for training in (config, config.copy_and_resolve_references()):
             training.on_nonfinite = value if kept else "stop"
-            new, metrics = train_step(state, bad, stage=TinyStage(), training=training, seed=0)
+            new, metrics = train_step(state, {}, bad, stage=TinyStage(), training=training, seed=0)
             assert not metrics["finite"]
             kept.append(jax.tree.all(jax.tree.map(np.array_equal, new.params, state.params)))
         assert kept == [False, True]
@@ -403,7 +402,9 @@ def test_a_field_of_training_changes_what_it_names(
     after[name] = value
     if name == "ema_decay":
         states = [
-            init_state(jax.random.key(0), {"frames": jnp.zeros((1, 1, 4, 4, 3))}, stage=TinyStage(), training=training)
+            init_state(
+                jax.random.key(0), {}, {"frames": jnp.zeros((1, 1, 4, 4, 3))}, stage=TinyStage(), training=training
+            )
             for training in (before, after)
         ]
         assert [state.ema_params is None for state in states] == [True, False]

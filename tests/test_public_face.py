@@ -40,4 +40,4 @@ def test_dynamics_and_tokenizer_import_no_other_room():
         " 'ml_collections' in sys.modules, 'orbax' in sys.modules)"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
-    assert result.stdout.strip() == "['axes', 'dynamics', 'tokenizer'] False False"
+    assert result.stdout.strip() == "['axes', 'dynamics', 'metrics', 'tokenizer'] False False"

@@ -1,11 +1,10 @@
 """The training curves of a run, from its `metrics.jsonl`."""
 
-import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from flam_jax.evaluation.charts import Line, line_chart
+from flam_jax.metrics_file import read_metrics
 
 VALIDATION = "validation/"
 TRAIN_COLOR, VALIDATION_COLOR = "#8fb4ea", "#1d4fa3"
@@ -29,23 +28,10 @@ FIRST = (
 MOST_POINTS = 400
 
 
-def read(path: str | Path) -> Iterator[dict[str, Any]]:
-    """Entries of a metrics file, a line that was cut off left out; none when there is no file."""
-    if not Path(path).is_file():
-        return
-    for line in Path(path).read_text(encoding="utf-8").splitlines():
-        try:
-            entry = json.loads(line)
-        except ValueError:
-            continue
-        if {"stage", "step", "values"} <= set(entry):
-            yield entry
-
-
 def training_curves(workdir: str | Path) -> str:
     """An HTML section with one chart a metric, for each stage; training and validation share a chart."""
     series: dict[str, dict[str, list[tuple[int, Any]]]] = {}
-    for entry in read(Path(workdir) / "metrics.jsonl"):
+    for entry in read_metrics(workdir):
         stage = series.setdefault(entry["stage"], {})
         for name, value in entry["values"].items():
             stage.setdefault(name, []).append((entry["step"], value))
@@ -91,4 +77,4 @@ def _by_number(name: str) -> tuple[str, int, str]:
     return (head, int(tail), "") if tail.isdigit() else (head, -1, tail)
 
 
-__all__ = ["read", "training_curves"]
+__all__ = ["training_curves"]

@@ -14,7 +14,7 @@ import numpy as np
 from flax import struct
 from jaxtyping import Array, Float, Shaped, UInt8
 
-from flam_jax.evaluation import metrics
+from flam_jax import metrics
 from flam_jax.evaluation.networks.lpips import Lpips
 from flam_jax.world_model import Observation, WorldModel
 

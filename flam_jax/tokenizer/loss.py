@@ -3,18 +3,20 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from flam_jax.metrics import masked_squared_error, moving_pixels, psnr, to_psnr
 from flam_jax.tokenizer import fsq
 from flam_jax.tokenizer.patches import count_equal, to_patches
 from flam_jax.tokenizer.tokenizer import TokenizerOutput
 
-# A pixel moves when its brightest and darkest value within the window differ by more than this (of a range of 1).
-MOTION_THRESHOLD = 0.02
+# A pixel changes when its brightest and darkest value within the window differ by more than this (of a range of 1). It
+# is less than `metrics.MOVING_THRESHOLD`, by which motion is measured: faint changes count in the loss, too.
+CHANGE_THRESHOLD = 0.02
 
 
-def moving_pixels(frames: Float[Array, "b t H W 3"]) -> Float[Array, "b 1 H W 1"]:
+def changing_pixels(frames: Float[Array, "b t H W 3"]) -> Float[Array, "b 1 H W 1"]:
     """1 where a pixel changes within the window, 0 where it stays."""
     span = (frames.max(axis=1, keepdims=True) - frames.min(axis=1, keepdims=True)).max(axis=-1, keepdims=True)
-    return (span > MOTION_THRESHOLD).astype(frames.dtype)
+    return (span > CHANGE_THRESHOLD).astype(frames.dtype)
 
 
 def _gradients(x: Float[Array, "b t H W 3"]) -> tuple[Array, Array]:
@@ -49,7 +51,7 @@ def tokenizer_loss(
       The loss and its parts.
     """
     error = output.reconstruction - frames
-    weight = 1.0 + change_weight * moving_pixels(frames)
+    weight = 1.0 + change_weight * changing_pixels(frames)
     weight = weight / weight.mean()
     l1 = jnp.mean(weight * jnp.abs(error))
     l2 = 10.0 * jnp.mean(weight * jnp.square(error))
@@ -72,12 +74,7 @@ def tokenizer_loss(
 def still_patches(frames: Float[Array, "b t H W 3"], grid_width: int) -> Float[Array, "b t-1 h w"]:
     """1 where no pixel of a patch changes from a frame to the next."""
     change = jnp.abs(jnp.diff(frames, axis=1))
-    return (to_patches(change, frames.shape[-2] // grid_width).max(axis=-1) <= MOTION_THRESHOLD).astype(frames.dtype)
-
-
-def psnr(squared_error: Float[Array, "*b"]) -> Float[Array, "*b"]:
-    """Peak signal-to-noise ratio in dB of mean squared errors of frames in [0, 1]."""
-    return -10.0 * jnp.log10(jnp.maximum(squared_error, 1e-10))
+    return (to_patches(change, frames.shape[-2] // grid_width).max(axis=-1) <= CHANGE_THRESHOLD).astype(frames.dtype)
 
 
 def tokenizer_metrics(
@@ -86,18 +83,18 @@ def tokenizer_metrics(
     """Figures that tell whether the tokenizer is fit for the dynamics.
 
     Returns:
-      psnr: mean over frames, dB. psnr_moving: the same over the pixels that change within the window. codes_used:
-      number of different codes in the batch. code_perplexity. code_jitter: share of the patches without any changed
-      pixel whose code changes from a frame to the next; the dynamics would have to predict that noise.
+      psnr: mean over frames, dB. psnr_moving: the same over the pixels that have moved since the frame before.
+      codes_used: number of different codes in the batch. code_perplexity. code_jitter: share of the patches without any
+      changed pixel whose code changes from a frame to the next; the dynamics would have to predict that noise.
     """
-    squared = jnp.square(output.reconstruction.clip(0.0, 1.0) - frames)
+    reconstruction = output.reconstruction.clip(0.0, 1.0)
     moving = moving_pixels(frames)
-    moving_error = jnp.sum(squared * moving) / jnp.maximum(3.0 * jnp.sum(moving) * frames.shape[1], 1.0)
+    moving_error = masked_squared_error(reconstruction[:, 1:], frames[:, 1:], moving).sum()
     codes = fsq.features_to_codes(output.features, levels)
     alike = count_equal(codes.reshape(-1))
     metrics = {
-        "psnr": psnr(squared.mean(axis=(-3, -2, -1))).mean(),
-        "psnr_moving": psnr(moving_error),
+        "psnr": psnr(reconstruction, frames).mean(),
+        "psnr_moving": to_psnr(moving_error / jnp.maximum(moving.sum(), 1)),
         "codes_used": jnp.sum(1.0 / alike),
         "code_perplexity": jnp.exp(jnp.mean(jnp.log(codes.size / alike))),
     }

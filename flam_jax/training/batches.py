@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Iterable
 from typing import Any, Protocol, runtime_checkable
 
 import jax
@@ -16,11 +17,16 @@ HOST_ENTRIES = ("record", "start", "skipped")
 
 @runtime_checkable
 class Loader(Protocol):
-    """An endless iterator of batches that can say where it is (`data_pipelines.make_loader`)."""
+    """An endless iterator of batches with a position that can be stored (`data_pipelines.make_loader`).
+
+    `faults` describes records that were skipped, one line a file. `close` ends threads and worker processes.
+    """
 
     def __next__(self) -> dict[str, np.ndarray]: ...
     def get_state(self) -> Any: ...
     def set_state(self, state: Any) -> None: ...
+    def faults(self, records: Iterable[int]) -> list[str]: ...
+    def close(self) -> None: ...
 
 
 @dataclasses.dataclass(frozen=True)

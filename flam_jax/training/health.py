@@ -8,17 +8,15 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from flam_jax.dynamics.flam import FlamOutput
-
-# A unit of the latent action is active when its posterior mean varies more than this over examples (Burda et al. 2016).
-ACTIVE_VARIANCE = 0.01
+from flam_jax.metrics import active_units
 
 
 def health_values(output: FlamOutput) -> dict[str, Float[Array, ""]]:
     """Figures of one pass over a validation batch.
 
     Returns:
-      kl_factor/i: nats a frame of factor i. units: action dimensions, over all factors. active_units: those whose mean
-      varies. attention_entropy: of each patch over the factors, 0 (one factor takes it) to 1 (all alike).
+      kl_factor/i: nats a frame of factor i. units: action dimensions, over all factors. active_units: how many of them
+      are active. attention_entropy: of each patch over the factors, 0 (one factor takes it) to 1 (all alike).
       share_factor/i: share of the patches that factor i takes.
     """
     kl = output.action_kl.mean(axis=(0, 1))
@@ -26,10 +24,10 @@ def health_values(output: FlamOutput) -> dict[str, Float[Array, ""]]:
     attention = output.attention
     entropy = -jax.scipy.special.xlogy(attention, attention).sum(axis=2).mean() / np.log(max(factors, 2))
     share = attention.mean(axis=(0, 1, 3, 4))
-    variance = output.action_mean.var(axis=(0, 1))
+    active = active_units(output.action_mean)
     return {
-        "active_units": (variance > ACTIVE_VARIANCE).sum().astype(jnp.float32),
-        "units": jnp.float32(variance.size),
+        "active_units": active.sum(),
+        "units": jnp.float32(active.size),
         "attention_entropy": entropy,
         **{f"kl_factor/{i}": kl[i] for i in range(factors)},
         **{f"share_factor/{i}": share[i] for i in range(factors)},

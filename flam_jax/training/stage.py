@@ -1,43 +1,115 @@
-"""What the trainer needs to know of a stage; everything else about it stays in the stage's own file."""
+"""The interface between a stage of training and the loop that trains it."""
 
-from collections.abc import Mapping
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import jax
 import numpy as np
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree, UInt8
 
-# `frames` u8[b t H W 3] or `codes` i32[b t h w], and `frozen`, see below.
+from flam_jax.config import Config
+from flam_jax.training.batches import Loader
+from flam_jax.training.state import Span
+
+# Arrays by name whose leading axis is the batch: `frames` u8[b t H W 3] or `codes` u16[b t h w], and true actions.
 Batch = Mapping[str, Any]
+# Parameters of earlier stages, by the names of these stages. The loss reads them and nothing trains them.
+Frozen = Mapping[str, Any]
 
 
 @runtime_checkable
 class Stage(Protocol):
-    """One stage of training, `tokenizer` or `dynamics`.
+    """One stage of training: its model, loss, data and evaluation. The loop uses what stands here and nothing else.
 
-    A stage may also define
-      `prepare(batch) -> batch`: what of the loss needs no gradient, done once where a batch is taken in parts;
-      `frozen`: a tree of arrays that the loss reads and nobody trains; it stands in every batch under that name;
-      `span(part) -> (first, last)`: the shares of training between which a part of the parameters, by its first name,
-      is trained, with a schedule of its own; before and after it stays as it is, which gradients of zero alone do not
-      see to;
-      `warnings(values) -> list[str]`: sentences that name what collapsed and the remedy, made from every set of values
-      that is logged.
+    A class that implements it has all of the members; there are no optional ones. `init`, `loss` and `prepare` are pure
+    functions that JAX traces.
+
+    Attributes:
+      name: of the stage: its section of the configuration, its folder in the workdir.
+      needs: names of the stages whose parameters it takes as `frozen`.
+      frozen: these parameters. The loop puts them on the devices once and hands them to `init`, `loss` and `prepare`.
     """
 
     name: str
+    needs: ClassVar[tuple[str, ...]]
+    frozen: Frozen
 
-    def init(self, key: jax.Array, batch: Batch) -> Mapping[str, Any]:
-        """Initial variables; only the collection `params` is trained, and there may be no other."""
+    def __init__(self, config: Config, dataset: Any, frozen: Frozen) -> None:
+        """Builds the stage; reads no data.
+
+        Args:
+          config: the whole configuration.
+          dataset: of `data_pipelines.prepare`; None where nothing is loaded and nothing evaluated.
+          frozen: parameters of the stages in `needs`; empty where no values are computed.
+        """
+        ...
+
+    def init(self, key: PRNGKeyArray, frozen: Frozen, batch: Batch) -> Mapping[str, Any]:
+        """Initial variables. Only the collection `params` is trained, and there may be no other."""
         ...
 
     def loss(
-        self, params: Any, batch: Batch, key: jax.Array, progress: jax.Array
-    ) -> tuple[jax.Array, Mapping[str, jax.Array]]:
-        """The loss of one batch, and scalars to log; traced once. `progress` is f32[] in [0, 1), for annealing."""
+        self, params: PyTree, frozen: Frozen, batch: Batch, key: PRNGKeyArray, progress: Float[Array, ""]
+    ) -> tuple[Float[Array, ""], Mapping[str, Any]]:
+        """The loss of a batch.
+
+        Args:
+          params: to be trained.
+          frozen: not to be trained.
+          batch: from the loader, or from `prepare`.
+          key: of the noise of this step.
+          progress: share of the training that is done, in [0, 1); schedules depend on it.
+
+        Returns:
+          The loss, a mean over the batch, and scalars to log.
+        """
+        ...
+
+    def prepare(self, frozen: Frozen, batch: Batch) -> Batch:
+        """The part of the loss that needs no gradient, on a whole batch; used where a batch is taken in parts.
+
+        Returns:
+          A batch that gives the same loss; the batch itself where there is no such part.
+        """
+        ...
+
+    def span(self, part: str) -> Span:
+        """The shares of the training between which a part of the parameters is trained, (0, 1) for all of it.
+
+        Each span has its own learning-rate schedule. Outside of it the part and its optimizer state do not change.
+
+        Args:
+          part: a first name in the tree of the parameters.
+        """
+        ...
+
+    def warnings(self, values: Mapping[str, float]) -> list[str]:
+        """Sentences that name what has collapsed, with the remedy.
+
+        Args:
+          values: one set of logged values, by name; those of evaluation begin with `validation/`.
+        """
         ...
 
     def evaluate(
         self, variables: Mapping[str, Any], step: int, progress: float
-    ) -> tuple[Mapping[str, float], Mapping[str, np.ndarray]]:
-        """Scalars and pictures (u8[H W 3]) by name, made on the validation split. Must not depend on earlier calls."""
+    ) -> tuple[Mapping[str, float], Mapping[str, UInt8[np.ndarray, "H W 3"]]]:
+        """Scalars and pictures by name, made on the validation split. Independent of earlier calls.
+
+        Args:
+          variables: `{"params": ...}`, the averaged ones where there are any.
+          step: updates done.
+          progress: share of the training that is done.
+        """
         ...
+
+    def make_loader(self, rows: Sequence[int] | None = None) -> Loader:
+        """Training batches from their beginning; of every batch only the given rows, all of them by default."""
+        ...
+
+    def batch_shapes(self, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
+        """Shapes of what the loader gives, for `batch_size` examples."""
+        ...
+
+
+__all__ = ["Batch", "Frozen", "Stage"]

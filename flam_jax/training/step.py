@@ -2,20 +2,21 @@
 
 import dataclasses
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from flam_jax.axes import placed_by
 from flam_jax.config import Config, steps_of
 from flam_jax.training.flops import count_flops
 from flam_jax.training.sharding import RULES, Rule, placer, replicated, tree_shardings
-from flam_jax.training.stage import Batch, Stage
-from flam_jax.training.state import WHOLE, Span, TrainState, learning_rate, make_optimizer, new_state
+from flam_jax.training.stage import Batch, Frozen, Stage
+from flam_jax.training.state import Span, TrainState, learning_rate, make_optimizer, new_state
 
 # The values whose finiteness is watched; finite parameters follow from a finite norm.
 WATCHED = ("loss", "grad_norm", "param_norm")
@@ -26,13 +27,19 @@ def stream_key(seed: int | jax.Array, stage: str, stream: str) -> jax.Array:
     return jax.random.fold_in(jax.random.key(seed), zlib.crc32(f"{stage}/{stream}".encode()))
 
 
-def init_state(key: jax.Array, batch: Batch, *, stage: Stage, training: Config) -> TrainState:
+def init_state(key: PRNGKeyArray, frozen: Frozen, batch: Batch, *, stage: Stage, training: Config) -> TrainState:
     """The state of step 0.
+
+    Args:
+      key: of the stream `init`.
+      frozen: parameters of earlier stages.
+      batch: arrays as the loader gives them; only their shapes and types matter to most models.
+      stage, training: static.
 
     Raises:
       ValueError: the stage has variables other than `params`.
     """
-    variables = dict(stage.init(key, batch))
+    variables = dict(stage.init(key, frozen, batch))
     params = variables.pop("params")
     if variables:
         raise ValueError(f"stage {stage.name}: only params can be trained, but init made {sorted(variables)}")
@@ -40,13 +47,14 @@ def init_state(key: jax.Array, batch: Batch, *, stage: Stage, training: Config) 
 
 
 def train_step(
-    state: TrainState, batch: Batch, *, stage: Stage, training: Config, seed: int | jax.Array
+    state: TrainState, frozen: Frozen, batch: Batch, *, stage: Stage, training: Config, seed: int | jax.Array
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """One update: gradients of `stage.loss`, clipping, AdamW, moving average.
 
     Args:
       state: parameters, optimizer state and step.
-      batch: arrays whose leading axis is the global batch, and what the stage keeps frozen.
+      frozen: parameters of earlier stages, which the loss reads.
+      batch: arrays whose leading axis is the global batch.
       stage, training: static.
       seed: the noise of a step depends on it, the stage's name and the step only.
 
@@ -58,7 +66,9 @@ def train_step(
     key = jax.random.fold_in(stream_key(seed, stage.name, "loss"), state.step)
     progress = state.step.astype(jnp.float32) / training.num_steps
 
-    loss, metrics, grads = _gradients(state.params, batch, key, progress, stage=stage, parts=training.accumulate)
+    loss, metrics, grads = _gradients(
+        state.params, frozen, batch, key, progress, stage=stage, parts=training.accumulate
+    )
     when = spans(state.params, stage)
     updates, opt_state = make_optimizer(training, when).update(grads, state.opt_state, state.params, at=state.step)
     params = optax.apply_updates(state.params, updates)
@@ -91,23 +101,28 @@ def _current_rate(step: jax.Array, training: Config, when: Iterable[Span]) -> ja
     return rate
 
 
-def spans(params: Any, stage: Stage) -> dict[str, Span]:
+def spans(params: Mapping[str, PyTree], stage: Stage) -> dict[str, Span]:
     """When the stage trains the parts of the parameters, by their first names."""
-    of = getattr(stage, "span", lambda part: WHOLE)
-    return {part: of(part) for part in params}
+    return {part: stage.span(part) for part in params}
 
 
 def _gradients(
-    params: Any, batch: Batch, key: jax.Array, progress: jax.Array, *, stage: Stage, parts: int
-) -> tuple[jax.Array, Mapping[str, jax.Array], Any]:
+    params: PyTree,
+    frozen: Frozen,
+    batch: Batch,
+    key: PRNGKeyArray,
+    progress: Float[Array, ""],
+    *,
+    stage: Stage,
+    parts: int,
+) -> tuple[jax.Array, Mapping[str, jax.Array], PyTree]:
     """Loss, metrics and gradients of a batch: means over `parts` of it, taken one after the other."""
     differentiate = jax.value_and_grad(stage.loss, has_aux=True)
     if parts == 1:
-        (loss, metrics), grads = differentiate(params, batch, key, progress)
+        (loss, metrics), grads = differentiate(params, frozen, batch, key, progress)
         return loss, metrics, grads
     # Done before the loop: XLA runs convolutions within one ten times slower on a CPU.
-    batch = dict(getattr(stage, "prepare", dict)(batch))
-    whole = {name: batch.pop(name) for name in ("frozen",) if name in batch}
+    batch = dict(stage.prepare(frozen, batch))
 
     def split(leaf: jax.Array) -> jax.Array:
         # Every part has rows of every device.
@@ -115,14 +130,14 @@ def _gradients(
 
     def add(total: Any, one: tuple[jax.Array, Batch]) -> tuple[Any, None]:
         number, part = one
-        values = differentiate(params, {**part, **whole}, jax.random.fold_in(key, number), progress)
+        values = differentiate(params, frozen, part, jax.random.fold_in(key, number), progress)
         return jax.tree.map(jnp.add, total, values), None
 
     pieces = (jnp.arange(parts), jax.tree.map(split, batch))
     first = jax.tree.map(lambda leaf: leaf[0], pieces)
     zeros = jax.tree.map(
         lambda leaf: jnp.zeros(leaf.shape, leaf.dtype),
-        jax.eval_shape(lambda piece: differentiate(params, {**piece[1], **whole}, key, progress), first),
+        jax.eval_shape(lambda piece: differentiate(params, frozen, piece[1], key, progress), first),
     )
     total, _ = jax.lax.scan(add, zeros, pieces)
     (loss, metrics), grads = jax.tree.map(lambda leaf: leaf / parts, total)
@@ -135,94 +150,71 @@ def _norm(tree: Any) -> jax.Array:
 
 @dataclasses.dataclass(frozen=True)
 class CompiledStep:
-    """A step compiled for one mesh and batch shape, with what the compiler says of it."""
+    """A step compiled for one mesh and the shapes of its arguments, with the compiler's figures.
 
-    # States and batches of runs that are trained together, to their next states and metrics.
-    run: Callable[
-        [tuple[TrainState, ...], tuple[Batch, ...]], tuple[tuple[TrainState, ...], tuple[dict[str, jax.Array], ...]]
-    ]
-    flops: int  # of all devices together: matrix products and convolutions, loops as often as they run
-    bytes: int | None  # memory of one device: arguments, results and temporaries
+    Attributes:
+      run: `(state, frozen, batch) -> (state, metrics)`; the state's buffers are donated.
+      flops: of all devices together: matrix products and convolutions, loops as often as they run.
+      bytes: memory of one device: arguments, results and temporaries. None where the compiler does not say.
+    """
+
+    run: Callable[[Any, Frozen, Any], tuple[Any, Any]]
+    flops: int
+    bytes: int | None
 
 
 def state_shapes(
-    batch: Mapping[str, Any],
+    frozen: Frozen,
+    batch: Batch,
     *,
     stage: Stage,
     training: Config,
     mesh: Mesh,
     rules: tuple[Rule, ...] = RULES,
 ) -> TrainState:
-    """Shapes and shardings of the state, without making an array; `batch` holds shapes too.
+    """Shapes and shardings of the state, without making an array; `frozen` and `batch` may hold shapes too.
 
     Raises:
       ShardingError: a parameter that no rule matches.
     """
     key = jax.eval_shape(lambda: jax.random.key(0))
-    shapes = jax.eval_shape(lambda k, b: init_state(k, b, stage=stage, training=training), key, batch)
+    shapes = jax.eval_shape(lambda k, f, b: init_state(k, f, b, stage=stage, training=training), key, frozen, batch)
     shardings = tree_shardings(shapes, mesh, rules)
     return jax.tree.map(
         lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where), shapes, shardings
     )
 
 
-def state_maker(shapes: TrainState, *, stage: Stage, training: Config) -> Callable[[Batch, int], TrainState]:
+def state_maker(shapes: TrainState, *, stage: Stage, training: Config) -> Callable[[Frozen, Batch, int], TrainState]:
     """Makes initial states from a batch and a seed, each where it will live: no device ever holds all of it.
 
     What it returns is compiled at its first call, and serves all runs that are trained together.
     """
     init = jax.jit(
-        lambda key, batch: init_state(key, batch, stage=stage, training=training),
-        out_shardings=jax.tree.map(lambda leaf: leaf.sharding, shapes),
+        lambda key, frozen, batch: init_state(key, frozen, batch, stage=stage, training=training),
+        out_shardings=_shardings(shapes),
     )
-    return lambda batch, seed: init(stream_key(seed, stage.name, "init"), batch)
+    return lambda frozen, batch, seed: init(stream_key(seed, stage.name, "init"), frozen, batch)
 
 
 def compile_step(
-    shapes: TrainState,
-    batch: Mapping[str, Any],
-    *,
-    stage: Stage,
-    training: Config,
-    seeds: Sequence[int],
-    mesh: Mesh,
+    step: Callable[[Any, Frozen, Any], tuple[Any, Any]], state: Any, frozen: Frozen, batch: Any, *, mesh: Mesh
 ) -> CompiledStep:
-    """Compiles `train_step` for shapes with shardings; the states' buffers are donated.
+    """Compiles a step for arguments with shardings; the state's buffers are donated.
 
     Args:
-      shapes: of the state of one run.
-      batch: shapes of its batch.
-      stage, training: of all runs.
-      seeds: of the runs. Several are one program, vmapped over the runs; what is frozen is the first one's.
-      mesh: devices.
+      step: `train_step` or `together.train_steps` with its keywords bound.
+      state, frozen, batch: its arguments, as arrays or as shapes with shardings.
+      mesh: devices; the metrics are on all of them.
     """
-    number = len(seeds)
-    shardings = (jax.tree.map(lambda leaf: leaf.sharding, shapes),) * number
-    batch_shardings = (jax.tree.map(lambda leaf: leaf.sharding, dict(batch)),) * number
-
-    def one(state: TrainState, batch: Batch, seed: int | jax.Array) -> tuple[TrainState, dict[str, jax.Array]]:
-        return train_step(state, batch, stage=stage, training=training, seed=seed)
-
-    def step(states: tuple[TrainState, ...], batches: tuple[Batch, ...]) -> Any:
-        if number == 1:
-            state, metrics = one(states[0], batches[0], seeds[0])
-            return (state,), (metrics,)
-        frozen = {name: value for name, value in batches[0].items() if name == "frozen"}
-        moving = [{name: value for name, value in batch.items() if name not in frozen} for batch in batches]
-        stacked = jax.vmap(lambda state, batch, seed: one(state, {**batch, **frozen}, seed))(
-            _stack(states), _stack(moving), jnp.asarray(seeds, jnp.uint32)
-        )
-        states, metrics = (_unstack(tree, number) for tree in stacked)
-        return states, metrics
-
     jitted = jax.jit(
         step,
-        in_shardings=(shardings, batch_shardings),
-        out_shardings=(shardings, replicated(mesh)),
-        donate_argnames="states",
+        in_shardings=(_shardings(state), _shardings(frozen), _shardings(batch)),
+        out_shardings=(_shardings(state), replicated(mesh)),
+        donate_argnums=0,
     )
     with placed_by(placer(mesh)):
-        traced = jitted.trace((shapes,) * number, (dict(batch),) * number)
+        traced = jitted.trace(state, frozen, batch)
         lowered = traced.lower()
     compiled = lowered.compile()
     memory = compiled.memory_analysis()
@@ -237,9 +229,5 @@ def compile_step(
     )
 
 
-def _stack(trees: Sequence[Any]) -> Any:
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
-
-
-def _unstack(tree: Any, number: int) -> tuple[Any, ...]:
-    return tuple(jax.tree.map(lambda leaf, index=index: leaf[index], tree) for index in range(number))
+def _shardings(tree: PyTree) -> PyTree:
+    return jax.tree.map(lambda leaf: leaf.sharding, tree)

@@ -1,19 +1,11 @@
 """Figures of latent actions, by hand."""
 
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from flam_jax.evaluation.evaluators import actions, clusters, direction_aware_clusters
+from flam_jax.evaluation.evaluators import clusters, direction_aware_clusters
 
 CHOICES, CLIPS, FRAMES = 3, 20, 11
-
-
-def test_active_units_vary_over_the_data():
-    mean = np.zeros((10, 2, 2), np.float32)
-    mean[:, 0, 1] = np.linspace(-1, 1, 10)
-    mean[:, 1, 0] = 5.0
-    assert actions.active_units(jnp.asarray(mean)).tolist() == [[0, 1], [0, 0]]
 
 
 def chosen() -> np.ndarray:

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from flam_jax.evaluation import metrics, rollouts
+from flam_jax import metrics
+from flam_jax.evaluation import rollouts
 from tests.tiny import BoardDataset, tiny_model
 
 CONTEXT, STEPS = 3, 4

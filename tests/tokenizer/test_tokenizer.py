@@ -7,7 +7,7 @@ import pytest
 
 from flam_jax.tokenizer.decoders import CnnDecoder, PatchDecoder
 from flam_jax.tokenizer.encoders import ImpalaEncoder, PatchEncoder
-from flam_jax.tokenizer.loss import moving_pixels, still_patches, tokenizer_loss, tokenizer_metrics
+from flam_jax.tokenizer.loss import changing_pixels, still_patches, tokenizer_loss, tokenizer_metrics
 from flam_jax.tokenizer.patches import copies, draw_patches, from_patches, to_patches
 from flam_jax.tokenizer.tokenizer import Tokenizer, TokenizerOutput
 
@@ -132,16 +132,16 @@ def output(reconstruction: jax.Array, continuous: jax.Array) -> TokenizerOutput:
     return TokenizerOutput(continuous, jnp.round(continuous * 1.5) / 1.5, reconstruction)
 
 
-def test_moving_pixels_and_still_patches():
+def test_changing_pixels_and_still_patches():
     x = moving_dot(3)
-    assert moving_pixels(x)[0, 0, :, :, 0].sum() == 3
+    assert changing_pixels(x)[0, 0, :, :, 0].sum() == 3
     still = still_patches(x, 2)
     assert still.shape == (1, 2, 2, 2)
     assert still.sum() == 2 * 3
     assert still[0, :, 0, 0].sum() == 0
 
 
-def test_the_change_weight_makes_moving_pixels_count():
+def test_the_change_weight_makes_changing_pixels_count():
     x = moving_dot(3)
     blank = output(jnp.zeros_like(x), jnp.zeros((1, 3, 2, 2, 2)))
     plain, _ = tokenizer_loss(blank, x, **WEIGHTS)

@@ -19,8 +19,8 @@ import orbax.checkpoint  # noqa: F401  # for the forks
 
 import data_pipelines  # noqa: F401
 import flam_jax.evaluation
-import flam_jax.training.dynamics_stage
-import flam_jax.training.tokenizer_stage
+import flam_jax.training.stages.dynamics
+import flam_jax.training.stages.tokenizer
 import flam_jax.training.trainer  # noqa: F401
 from flam_jax.main import main
 

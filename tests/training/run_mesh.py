@@ -4,12 +4,12 @@ Ends with status 75 when it was asked to end, as the launcher does. Every proces
 it has read.
 """
 
-import functools
 import json
 import os
 import signal
 import sys
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,9 @@ from flam_jax import cluster
 from flam_jax.build import build_tokenizer
 from flam_jax.config import load_config
 from flam_jax.main import quiet_logging
-from flam_jax.training.dynamics_stage import DynamicsStage
-from flam_jax.training.sharding import local_rows, make_mesh
+from flam_jax.training.sharding import make_mesh
 from flam_jax.training.signals import PREEMPTED_STATUS, Preempted
+from flam_jax.training.stages.dynamics import DynamicsStage
 from flam_jax.training.trainer import train
 
 EXPERIMENT = Path(__file__).parents[2] / "experiments" / "multigrid.py"
@@ -34,8 +34,8 @@ EXPERIMENT = Path(__file__).parents[2] / "experiments" / "multigrid.py"
 class NotingLoader:
     """A loader that writes down what it reads, and asks its own process to end at one batch."""
 
-    def __init__(self, loader: Any, rows: list[int], log: Path, stop_at: int):
-        self.loader, self.rows, self.log, self.stop_at = loader, rows, log, stop_at
+    def __init__(self, loader: Any, rows: Sequence[int], log: Path, stop_at: int):
+        self.loader, self.rows, self.log, self.stop_at = loader, list(rows), log, stop_at
 
     def __next__(self) -> dict[str, Any]:
         step = self.loader.get_state()["step"] + 1
@@ -50,6 +50,17 @@ class NotingLoader:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.loader, name)
+
+
+class NotingStage(DynamicsStage):
+    """The stage with such a loader."""
+
+    log: Path
+    stop_at: int
+
+    def make_loader(self, rows: Sequence[int] | None = None) -> Any:
+        assert rows is not None
+        return NotingLoader(super().make_loader(rows), rows, self.log, self.stop_at)
 
 
 def main(workdir: Path, data: str, mesh_sizes: dict[str, int], stop_at: int, flags: dict[str, str]) -> int:
@@ -68,12 +79,10 @@ def main(workdir: Path, data: str, mesh_sizes: dict[str, int], stop_at: int, fla
     frames = jnp.zeros((1, *config.data.frame_size, 3))
     params = jax.jit(tokenizer.init)(jax.random.key(1), frames)["params"]
     mesh = make_mesh(**mesh_sizes)
-    stage = DynamicsStage(config, prepare(config.data), params)
-    rows = local_rows(mesh, config.dynamics.training.batch_size)
-    log = workdir.with_suffix(f".rows{jax.process_index()}")
-    make_loader = functools.partial(NotingLoader, stage.make_loader(rows), rows, log, stop_at)
+    stage = NotingStage(config, prepare(config.data), {"tokenizer": params})
+    stage.log, stage.stop_at = workdir.with_suffix(f".rows{jax.process_index()}"), stop_at
     try:
-        train(stage, config, workdir, make_loader, mesh=mesh)
+        train(stage, config, workdir, mesh=mesh)
     except Preempted as stopped:
         print(stopped, file=sys.stderr)
         return PREEMPTED_STATUS

@@ -10,10 +10,10 @@ import jax
 import numpy as np
 
 from flam_jax.checkpoints import Checkpoints
-from flam_jax.training.metrics import read_metrics
+from flam_jax.metrics_file import read_metrics
 from flam_jax.training.sharding import make_mesh
 from flam_jax.training.trainer import train
-from tests.training.stand_in import TinyLoader, TinyStage, tiny_config
+from tests.training.stand_in import TinyStage, tiny_config
 
 
 def main(workdir: Path) -> None:
@@ -25,7 +25,7 @@ def main(workdir: Path) -> None:
     config = tiny_config(num_steps=8, checkpoint_every=8, log_every=1, ema_decay=0.5)
     losses, specs, params = {}, {}, {}
     for name, mesh in meshes.items():
-        variables = train(TinyStage(), config, workdir / name, TinyLoader, mesh=mesh)
+        variables = train(TinyStage(), config, workdir / name, mesh=mesh)
         params[name] = variables["params"]
         kernel = params[name]["into"]["kernel"]
         whole = kernel.sharding.is_fully_replicated
@@ -37,7 +37,7 @@ def main(workdir: Path) -> None:
     equal = jax.tree.map(lambda a, b: np.array_equal(np.asarray(a), np.asarray(b)), restored, params["mixed"])
     # And the run goes on there.
     more = tiny_config(num_steps=10, checkpoint_every=8, log_every=1, ema_decay=0.5)
-    train(TinyStage(), more, workdir / "mixed", TinyLoader, mesh=meshes["one"])
+    train(TinyStage(), more, workdir / "mixed", mesh=meshes["one"])
     print(json.dumps({"losses": losses, "specs": specs, "restored_equal": jax.tree.all(equal)}))
 
 

@@ -1,7 +1,8 @@
 """A tiny stage and loader with the trainer's interfaces, for tests of the training loop alone."""
 
 import time
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -9,18 +10,28 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from flam_jax.config import default_config
-from flam_jax.training.state import Span
+from flam_jax.training.batches import Loader
+from flam_jax.training.state import WHOLE, Span
 
 
 class TinyStage:
     """Predicts a frame from a noisy view of it with one hidden layer; counts its traces."""
 
-    def __init__(self, name: str = "tokenizer", bad_record: int = -1, width: int = 8):
-        self.name, self.bad_record, self.width = name, bad_record, width
+    needs: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(
+        self,
+        loader: Callable[[], Loader] | None = None,
+        name: str = "tokenizer",
+        width: int = 8,
+        frozen: Mapping[str, Any] | None = None,
+    ):
+        self.loader, self.name, self.width = loader or TinyLoader, name, width
+        self.frozen = frozen or {}
         self.traces = 0
         self.evaluated: list[int] = []
 
-    def init(self, key: jax.Array, batch: Any) -> dict[str, Any]:
+    def init(self, key: jax.Array, frozen: Any, batch: Any) -> dict[str, Any]:
         size = int(np.prod(batch["frames"].shape[2:]))
         first, second = jax.random.split(key)
         return {
@@ -31,7 +42,7 @@ class TinyStage:
         }
 
     def loss(
-        self, params: Any, batch: Any, key: jax.Array, progress: jax.Array
+        self, params: Any, frozen: Any, batch: Any, key: jax.Array, progress: jax.Array
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         self.traces += 1
         x = batch["frames"].reshape((*batch["frames"].shape[:2], -1)).astype(jnp.float32) / 255
@@ -41,10 +52,25 @@ class TinyStage:
         marked = (batch["frames"][:, 0, 0, 0, 0] == 255).any()  # the stand-in loader marks the bad record so
         return error * jnp.where(marked, jnp.nan, 1.0), {"error": error, "progress": progress}
 
+    def prepare(self, frozen: Any, batch: Any) -> Any:
+        return batch
+
+    def span(self, part: str) -> Span:
+        return WHOLE
+
+    def warnings(self, values: Mapping[str, float]) -> list[str]:
+        return []
+
     def evaluate(self, variables: Any, step: int, progress: float) -> tuple[dict[str, float], dict[str, np.ndarray]]:
         self.evaluated.append(step)
         norm = float(jnp.abs(variables["params"]["into"]["kernel"]).sum())
         return {"validation/norm": norm}, {"gray": np.full((4, 6, 3), 128, np.uint8)}
+
+    def make_loader(self, rows: Sequence[int] | None = None) -> Loader:
+        return self.loader()
+
+    def batch_shapes(self, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
+        return {"frames": jax.ShapeDtypeStruct((batch_size, 2, 4, 4, 3), jnp.uint8)}
 
 
 class RestingStage(TinyStage):
@@ -87,6 +113,11 @@ class TinyLoader:
 
     def set_state(self, state: dict[str, int]) -> None:
         self.position = state["position"]
+
+    def faults(self, records: Iterable[int]) -> list[str]:
+        return []
+
+    def close(self) -> None: ...
 
 
 def tiny_config(stage: str = "tokenizer", **training: Any) -> ConfigDict:

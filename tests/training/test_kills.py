@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from flam_jax.checkpoints import Checkpoints
-from flam_jax.training.metrics import read_metrics
+from flam_jax.metrics_file import read_metrics
 
 ROOT = Path(__file__).parents[2]
 KILLS = 20

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from flam_jax.checkpoints import restore_parameters
-from flam_jax.training.metrics import read_metrics
+from flam_jax.metrics_file import read_metrics
 
 SCRIPT = Path(__file__).with_name("run_mesh.py")
 STEPS = 20

@@ -15,9 +15,9 @@ from data_pipelines import Dataset, prepare
 from flam_jax.build import build_tokenizer
 from flam_jax.config import validate
 from flam_jax.evaluation import runner
-from flam_jax.training.dynamics_stage import DynamicsStage
 from flam_jax.training.skipped import Skipped
-from flam_jax.training.tokenizer_stage import TokenizerStage
+from flam_jax.training.stages.dynamics import DynamicsStage
+from flam_jax.training.stages.tokenizer import TokenizerStage
 from flam_jax.training.validation import validation_batches
 from tests.tiny import tiny_config, tiny_model
 from tests.training.stand_in import TinyStage
@@ -50,12 +50,13 @@ def dynamics_stage(config: Any, dataset: Dataset, cache_codes: bool) -> Dynamics
     changed.dynamics.cache_codes = cache_codes
     frame = jax.ShapeDtypeStruct((1, 16, 16, 3), jnp.float32)
     shapes = jax.eval_shape(build_tokenizer(config).init, jax.eval_shape(lambda: jax.random.key(0)), frame)
-    return DynamicsStage(changed, dataset, jax.tree.map(lambda leaf: jnp.ones(leaf.shape), shapes["params"]))
+    params = jax.tree.map(lambda leaf: jnp.ones(leaf.shape), shapes["params"])
+    return DynamicsStage(changed, dataset, {"tokenizer": params})
 
 
 def test_stages_skip_in_frames_and_in_codes_alike(damaged: tuple[Any, Dataset]) -> None:
     config, dataset = damaged
-    stages = [TokenizerStage(config, dataset), *(dynamics_stage(config, dataset, on) for on in (False, True))]
+    stages = [TokenizerStage(config, dataset, {}), *(dynamics_stage(config, dataset, on) for on in (False, True))]
     met = []
     for stage in stages:
         loader = stage.make_loader()
@@ -170,13 +171,12 @@ def test_counts_are_of_all_processes(monkeypatch: pytest.MonkeyPatch, shared: bo
 
 def run_of_trainer(config: Any, dataset: Dataset, workdir: Path, steps: int) -> list[dict[str, Any]]:
     """A stand-in model on the real batches; the values of its training lines."""
-    from flam_jax.training.metrics import read_metrics
+    from flam_jax.metrics_file import read_metrics
     from flam_jax.training.trainer import train
 
     config = copy.deepcopy(config)
     config.tokenizer.training.update(num_steps=steps, log_every=2, checkpoint_every=4)
-    make_loader = TokenizerStage(config, dataset).make_loader
-    train(TinyStage(), config, workdir, make_loader)
+    train(TinyStage(TokenizerStage(config, dataset, {}).make_loader), config, workdir)
     return [entry["values"] for entry in read_metrics(workdir, "tokenizer") if "speed" in entry]
 
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from flam_jax.config import default_config
-from flam_jax.training.dynamics_stage import DynamicsStage
 from flam_jax.training.health import action_leak, centroids, code_use, health_warnings
+from flam_jax.training.stages.dynamics import DynamicsStage
+from flam_jax.training.stages.tokenizer import TokenizerStage
 from flam_jax.training.step import init_state, train_step
-from flam_jax.training.tokenizer_stage import TokenizerStage
 from tests.tiny import BoardDataset
 
 
@@ -43,9 +43,9 @@ def small_config() -> Any:
 @pytest.fixture(scope="module")
 def tokenizer_params() -> Any:
     config = small_config()
-    stage = TokenizerStage(config, FakeData())
+    stage = TokenizerStage(config, FakeData(), {})
     batch = {"frames": next(stage.make_loader())["frames"]}
-    return jax.jit(stage.init)(jax.random.key(0), batch)["params"]
+    return jax.jit(stage.init)(jax.random.key(0), {}, batch)["params"]
 
 
 @pytest.mark.parametrize("levels", [(4, 4, 4, 4, 4), (16, 16, 16, 8, 8)])
@@ -56,12 +56,12 @@ def test_codes_give_the_losses_of_frames(tokenizer_params: Any, levels: tuple[in
         config = small_config()
         config.tokenizer.levels = levels
         config.dynamics.update(cache_codes=cached, prediction_steps=1)
-        stage = DynamicsStage(config, FakeData(), tokenizer_params)
+        stage = DynamicsStage(config, FakeData(), {"tokenizer": tokenizer_params})
         loaded = next(stage.make_loader())
-        batch = {name: loaded[name] for name in ("frames", "codes") if name in loaded} | {"frozen": tokenizer_params}
+        batch = {name: loaded[name] for name in ("frames", "codes") if name in loaded}
         assert ("codes" in batch) == cached
-        params = jax.jit(stage.init)(jax.random.key(0), batch)["params"]
-        losses.append(float(jax.jit(stage.loss)(params, batch, jax.random.key(1), jnp.float32(0.3))[0]))
+        params = jax.jit(stage.init)(jax.random.key(0), stage.frozen, batch)["params"]
+        losses.append(float(jax.jit(stage.loss)(params, stage.frozen, batch, jax.random.key(1), jnp.float32(0.3))[0]))
     assert losses[0] == pytest.approx(losses[1], rel=1e-6)
 
 
@@ -71,7 +71,7 @@ def test_schedules(tokenizer_params: Any) -> None:
     config.dynamics.update(inverse_temperature=4.0, inverse_temperature_start=0.125, slot_anneal_end=0.5)
     config.dynamics.update(inverse_temperature_jitter=0.3)
     config.dynamics.update(query_noise=0.2, separation_penalty=0.6)
-    stage = DynamicsStage(config, FakeData(), tokenizer_params)
+    stage = DynamicsStage(config, FakeData(), {"tokenizer": tokenizer_params})
     weights = [float(stage.kl_weight(progress)) for progress in (0.0, 0.5, 0.75, 1.0)]
     np.testing.assert_allclose(weights, [1e-4, 1e-4, 1e-3, 1e-2], rtol=1e-5)
     times = (0.0, 0.25, 0.5, 1.0)
@@ -85,7 +85,7 @@ def test_schedules(tokenizer_params: Any) -> None:
     balance = [float(competition.balance) for competition in competitions]
     np.testing.assert_allclose(balance, [0.6, 0.5625, 0.0, 0.0], rtol=1e-6)
     config.dynamics.update(kl_weight=0.0, kl_weight_final=1.0, slot_anneal_end=0.0, kl_anneal_start=1.0)
-    stage = DynamicsStage(config, FakeData(), tokenizer_params)
+    stage = DynamicsStage(config, FakeData(), {"tokenizer": tokenizer_params})
     assert [float(stage.kl_weight(progress)) for progress in (0.0, 0.99, 1.0)] == [0.0, 0.0, 0.0]
 
 
@@ -96,13 +96,13 @@ def test_slots_that_are_learned_apart_compete_and_change_until_they_are_frozen_a
     config = small_config()
     config.dynamics.update(name="playslot", slot_training_share=0.5, slot_anneal_end=0.5, prediction_steps=1)
     config.dynamics.training.update(num_steps=6, weight_decay=0.1, window=2)
-    stage = DynamicsStage(config, FakeData(), tokenizer_params)
+    stage = DynamicsStage(config, FakeData(), {"tokenizer": tokenizer_params})
     noisy = [float(stage.competition(p, jax.random.key(0), 99).sharpness.std()) > 0 for p in (0.24, 0.25)]
     assert noisy == [True, False]
-    batch = {"frames": next(stage.make_loader())["frames"], "frozen": tokenizer_params}
+    batch = {"frames": next(stage.make_loader())["frames"]}
     training = config.dynamics.training
-    state = init_state(jax.random.key(0), batch, stage=stage, training=training)
-    step = jax.jit(lambda state: train_step(state, batch, stage=stage, training=training, seed=0)[0])
+    state = init_state(jax.random.key(0), stage.frozen, batch, stage=stage, training=training)
+    step = jax.jit(lambda state: train_step(state, stage.frozen, batch, stage=stage, training=training, seed=0)[0])
     for number in range(6):
         new = step(state)
         same = jax.tree.map(lambda a, b: bool((a == b).all()), new.params, state.params)
@@ -114,9 +114,9 @@ def test_slots_that_are_learned_apart_compete_and_change_until_they_are_frozen_a
 
 def test_evaluation_is_repeatable_and_complete(tokenizer_params: Any) -> None:
     config = small_config()
-    stage = DynamicsStage(config, FakeData(), tokenizer_params)
-    batch = {"frames": next(stage.make_loader())["frames"], "frozen": tokenizer_params}
-    variables = jax.jit(stage.init)(jax.random.key(0), batch)
+    stage = DynamicsStage(config, FakeData(), {"tokenizer": tokenizer_params})
+    batch = {"frames": next(stage.make_loader())["frames"]}
+    variables = jax.jit(stage.init)(jax.random.key(0), stage.frozen, batch)
     first, pictures = stage.evaluate(variables, 1, 0.5)
     again, _ = stage.evaluate(variables, 2, 0.5)
     assert first == again
@@ -131,9 +131,9 @@ def test_evaluation_is_repeatable_and_complete(tokenizer_params: Any) -> None:
 def test_how_a_codebook_is_used_is_logged(tokenizer_params: Any) -> None:
     config = small_config()
     config.dynamics.update(name="genie", codebook_size=4)
-    stage = DynamicsStage(config, FakeData(), tokenizer_params)
-    batch = {"frames": next(stage.make_loader())["frames"], "frozen": tokenizer_params}
-    values, _ = stage.evaluate(jax.jit(stage.init)(jax.random.key(0), batch), 1, 0.5)
+    stage = DynamicsStage(config, FakeData(), {"tokenizer": tokenizer_params})
+    batch = {"frames": next(stage.make_loader())["frames"]}
+    values, _ = stage.evaluate(jax.jit(stage.init)(jax.random.key(0), stage.frozen, batch), 1, 0.5)
     used, perplexity = (values[f"validation/action_code{name}"] for name in ("s_used", "_perplexity"))
     assert 1 <= used <= 4
     assert 1 - 1e-6 <= perplexity <= used + 1e-6
@@ -192,17 +192,14 @@ def test_a_model_of_true_actions_is_told_them(tokenizer_params: Any, cached: boo
     config = small_config()
     config.dynamics.update(name="action_conditioned", cache_codes=cached)
     config.evaluation.update(context=3, steps=4)
-    stage = DynamicsStage(config, BoardDataset(), tokenizer_params)
+    stage = DynamicsStage(config, BoardDataset(), {"tokenizer": tokenizer_params})
     loaded = next(stage.make_loader())
     batch = {name: value for name, value in loaded.items() if name not in ("record", "start")}
-    batch["frozen"] = tokenizer_params
-    assert set(batch) == {"codes" if cached else "frames", "actions", "frozen"}
-    variables = jax.jit(stage.init)(jax.random.key(0), batch)
+    assert set(batch) == {"codes" if cached else "frames", "actions"}
+    variables = jax.jit(stage.init)(jax.random.key(0), stage.frozen, batch)
     params = jax.tree.map(lambda leaf: leaf + 0.1, variables["params"])  # at first hardly anything is predicted
-    losses = [
-        float(jax.jit(stage.loss)(params, batch | {"actions": actions}, jax.random.key(1), jnp.float32(0.3))[0])
-        for actions in (batch["actions"], (batch["actions"] + 1) % 3)
-    ]
+    loss = jax.jit(lambda batch: stage.loss(params, stage.frozen, batch, jax.random.key(1), jnp.float32(0.3))[0])
+    losses = [float(loss(batch | {"actions": actions})) for actions in (batch["actions"], (batch["actions"] + 1) % 3)]
     assert losses[0] != pytest.approx(losses[1], rel=1e-4)
     values, pictures = stage.evaluate(variables, 1, 0.5)
     assert values["validation/kl"] == pytest.approx(2 * math.log(3), rel=1e-5)
@@ -214,13 +211,13 @@ def test_a_prepared_batch_gives_the_same_loss(tokenizer_params: Any, cached: boo
     for name in ("flam", "action_conditioned"):
         config = small_config()
         config.dynamics.update(name=name, cache_codes=cached, prediction_steps=1)
-        stage = DynamicsStage(config, BoardDataset(), tokenizer_params)
+        stage = DynamicsStage(config, BoardDataset(), {"tokenizer": tokenizer_params})
         loaded = next(stage.make_loader())
-        batch = {key: loaded[key] for key in loaded if key not in ("record", "start")} | {"frozen": tokenizer_params}
-        params = jax.jit(stage.init)(jax.random.key(0), batch)["params"]
-        prepared = jax.jit(stage.prepare)(batch)
-        assert "frozen" not in prepared
-        loss = jax.jit(
-            lambda batch, stage=stage, params=params: stage.loss(params, batch, jax.random.key(1), jnp.float32(0.3))[0]
-        )
-        assert float(loss(prepared)) == pytest.approx(float(loss(batch)), rel=1e-6)
+        batch = {key: loaded[key] for key in loaded if key not in ("record", "start")}
+        params = jax.jit(stage.init)(jax.random.key(0), stage.frozen, batch)["params"]
+        prepared = jax.jit(stage.prepare)(stage.frozen, batch)
+        losses = [
+            float(jax.jit(stage.loss)(params, stage.frozen, each, jax.random.key(1), jnp.float32(0.3))[0])
+            for each in (batch, prepared)
+        ]
+        assert losses[0] == pytest.approx(losses[1], rel=1e-6)

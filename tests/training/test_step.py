@@ -19,8 +19,8 @@ def make(**training: Any) -> tuple[Any, Any, Any]:
     config = tiny_config(**training).tokenizer.training
     stage = TinyStage()
     batch = {"frames": jnp.asarray(next(TinyLoader())["frames"])}
-    state = init_state(stream_key(0, stage.name, "init"), batch, stage=stage, training=config)
-    step = jax.jit(lambda state, batch: train_step(state, batch, stage=stage, training=config, seed=0))
+    state = init_state(stream_key(0, stage.name, "init"), {}, batch, stage=stage, training=config)
+    step = jax.jit(lambda state, batch: train_step(state, {}, batch, stage=stage, training=config, seed=0))
     return state, batch, step
 
 
@@ -29,21 +29,21 @@ class CountingStage(TinyStage):
 
     inits = 0
 
-    def init(self, key: Any, batch: Any) -> Any:
+    def init(self, key: Any, frozen: Any, batch: Any) -> Any:
         self.inits += 1
-        return super().init(key, batch)
+        return super().init(key, frozen, batch)
 
 
 def test_the_states_of_several_runs_are_compiled_once() -> None:
     """As each run's own would be, and different from each other."""
     stage, training, mesh = CountingStage(), tiny_config().tokenizer.training, make_mesh()
     batch = {"frames": jnp.asarray(next(TinyLoader())["frames"])}
-    shapes = state_shapes(batch, stage=stage, training=training, mesh=mesh)
+    shapes = state_shapes({}, batch, stage=stage, training=training, mesh=mesh)
     before = stage.inits
     make_state = state_maker(shapes, stage=stage, training=training)
-    kernels = [np.asarray(make_state(batch, seed).params["into"]["kernel"]) for seed in (3, 4, 3)]
+    kernels = [np.asarray(make_state({}, batch, seed).params["into"]["kernel"]) for seed in (3, 4, 3)]
     assert stage.inits == before + 1
-    alone = init_state(stream_key(3, stage.name, "init"), batch, stage=stage, training=training)
+    alone = init_state(stream_key(3, stage.name, "init"), {}, batch, stage=stage, training=training)
     np.testing.assert_allclose(kernels[0], alone.params["into"]["kernel"], rtol=1e-6)
     assert (kernels[0] == kernels[2]).all()
     assert abs(kernels[0] - kernels[1]).max() > 0.01
@@ -53,8 +53,8 @@ def test_a_part_that_is_not_trained_now_stays_as_it_is() -> None:
     """Against momentum and weight decay too."""
     _, batch, _ = make()
     training, stage = tiny_config(num_steps=8, weight_decay=0.1).tokenizer.training, RestingStage()
-    state = init_state(jax.random.key(0), batch, stage=stage, training=training)
-    step = jax.jit(lambda state: train_step(state, batch, stage=stage, training=training, seed=0)[0])
+    state = init_state(jax.random.key(0), {}, batch, stage=stage, training=training)
+    step = jax.jit(lambda state: train_step(state, {}, batch, stage=stage, training=training, seed=0)[0])
     for number in range(8):
         new = step(state)
         same = {part: bool((new.params[part]["kernel"] == state.params[part]["kernel"]).all()) for part in new.params}
@@ -67,8 +67,8 @@ def test_a_part_that_rested_begins_as_if_training_did() -> None:
     _, batch, _ = make()
     changes = dict(num_steps=100, learning_rate=0.01, weight_decay=0.0, schedule="cosine", warmup_steps=3)
     training, stage = tiny_config(**changes).tokenizer.training, RestingStage()
-    state = init_state(jax.random.key(0), batch, stage=stage, training=training)
-    step = jax.jit(lambda state: train_step(state, batch, stage=stage, training=training, seed=0))
+    state = init_state(jax.random.key(0), {}, batch, stage=stage, training=training)
+    step = jax.jit(lambda state: train_step(state, {}, batch, stage=stage, training=training, seed=0))
     sizes, rates = [], []
     for _ in range(54):
         new, metrics = step(state)
@@ -128,20 +128,20 @@ class PreparedStage(TinyStage):
 
     prepared = 0
 
-    def prepare(self, batch: Any) -> Any:
+    def prepare(self, frozen: Any, batch: Any) -> Any:
         self.prepared += 1
-        return {"frames": batch["frames"] // 2, "rows": jnp.zeros(len(batch["frames"])), "frozen": batch["frozen"]}
+        return {"frames": batch["frames"] // 2, "rows": jnp.zeros(len(batch["frames"]))}
 
-    def loss(self, params: Any, batch: Any, key: Any, progress: Any) -> Any:
-        assert batch["frozen"].shape == (3,)
+    def loss(self, params: Any, frozen: Any, batch: Any, key: Any, progress: Any) -> Any:
+        assert frozen["offset"].shape == (3,)
         assert batch["frames"].shape[0] == batch["rows"].shape[0] == 2
-        return super().loss(params, batch, key, progress)
+        return super().loss(params, frozen, batch, key, progress)
 
 
 def test_a_batch_is_prepared_once_for_all_parts_and_what_is_frozen_stays_whole() -> None:
     stage, training = PreparedStage(), tiny_config(accumulate=2).tokenizer.training
     state, batch, _ = make()
-    _, metrics = train_step(state, batch | {"frozen": jnp.zeros(3)}, stage=stage, training=training, seed=0)
+    _, metrics = train_step(state, {"offset": jnp.zeros(3)}, batch, stage=stage, training=training, seed=0)
     assert stage.prepared == 1
     assert metrics["finite"]
 
@@ -195,9 +195,9 @@ def test_the_average_follows_the_parameters() -> None:
 
 def test_variables_that_cannot_be_trained_are_refused() -> None:
     class WithStatistics(TinyStage):
-        def init(self, key: Any, batch: Any) -> dict[str, Any]:
-            return super().init(key, batch) | {"batch_stats": {}}
+        def init(self, key: Any, frozen: Any, batch: Any) -> dict[str, Any]:
+            return super().init(key, frozen, batch) | {"batch_stats": {}}
 
     batch = {"frames": jnp.zeros((1, 1, 4, 4, 3), jnp.uint8)}
     with pytest.raises(ValueError, match="batch_stats"):
-        init_state(jax.random.key(0), batch, stage=WithStatistics(), training=tiny_config().tokenizer.training)
+        init_state(jax.random.key(0), {}, batch, stage=WithStatistics(), training=tiny_config().tokenizer.training)

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from flam_jax.checkpoints import CheckpointError, Checkpoints, finished_step, restore_parameters
-from flam_jax.training.metrics import read_metrics
+from flam_jax.metrics_file import read_metrics
 from flam_jax.training.signals import Preempted
 from flam_jax.training.trainer import Job, NonFiniteError, train, train_together
 from tests.training.stand_in import RestingStage, TinyLoader, TinyStage, tiny_config
@@ -47,15 +48,15 @@ class StoppingLoader(TinyLoader):
 def straight(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
     workdir = tmp_path_factory.mktemp("straight")
     config = tiny_config(ema_decay=0.9, schedule="cosine", warmup_steps=3)
-    return workdir, train(TinyStage(), config, workdir, TinyLoader)
+    return workdir, train(TinyStage(), config, workdir)
 
 
 @pytest.mark.parametrize("killed_at", [2, 7])
 def test_a_killed_run_ends_bit_identical(straight: Any, tmp_path: Path, killed_at: int) -> None:
     config = tiny_config(ema_decay=0.9, schedule="cosine", warmup_steps=3)
     with pytest.raises(RuntimeError, match="killed"):
-        train(TinyStage(), config, tmp_path, lambda: StoppingLoader(killed_at))
-    variables = train(TinyStage(), config, tmp_path, TinyLoader)
+        train(TinyStage(lambda: StoppingLoader(killed_at)), config, tmp_path)
+    variables = train(TinyStage(), config, tmp_path)
     assert same(variables, straight[1])
     assert values(tmp_path) == values(straight[0])
     with Checkpoints(tmp_path / "tokenizer") as here, Checkpoints(straight[0] / "tokenizer") as there:
@@ -69,12 +70,12 @@ def test_a_run_whose_parts_are_trained_one_after_the_other_ends_bit_identical_to
 ) -> None:
     """Killed while the first part is trained, and while the second one is; alone and with another seed."""
     first, second = seed_jobs(tmp_path, (0, 1))
-    straight = train(RestingStage(), first.config, tmp_path / "straight", TinyLoader)
+    straight = train(RestingStage(), first.config, tmp_path / "straight")
     with pytest.raises(RuntimeError, match="killed"):
-        train(RestingStage(), first.config, tmp_path / "killed", lambda: StoppingLoader(killed_at))
-    assert same(train(RestingStage(), first.config, tmp_path / "killed", TinyLoader), straight)
+        train(RestingStage(lambda: StoppingLoader(killed_at)), first.config, tmp_path / "killed")
+    assert same(train(RestingStage(), first.config, tmp_path / "killed"), straight)
     assert values(tmp_path / "killed") == values(tmp_path / "straight")
-    jobs = [Job(RestingStage(), job.config, job.workdir, job.make_loader) for job in (first, second)]
+    jobs = [Job(RestingStage(job.stage.make_loader), job.config, job.workdir) for job in (first, second)]
     assert close(train_together(jobs)[0], straight)
 
 
@@ -83,12 +84,12 @@ def test_a_signal_saves_and_the_same_call_goes_on(straight: Any, tmp_path: Path,
     config = tiny_config(ema_decay=0.9, schedule="cosine", warmup_steps=3)
     before = signal.getsignal(number)
     with pytest.raises(Preempted, match="step 5"):
-        train(TinyStage(), config, tmp_path, lambda: StoppingLoader(6, number))
+        train(TinyStage(lambda: StoppingLoader(6, number)), config, tmp_path)
     assert signal.getsignal(number) is before
     with Checkpoints(tmp_path / "tokenizer") as checkpoints:
         assert checkpoints.latest_step() == 5
     stage = TinyStage()
-    assert same(train(stage, config, tmp_path, TinyLoader), straight[1])
+    assert same(train(stage, config, tmp_path), straight[1])
     assert values(tmp_path) == values(straight[0])
     assert stage.evaluated == [6, 12]
 
@@ -100,14 +101,14 @@ def test_a_signal_during_the_last_steps_ends_before_the_next_stage(tmp_path: Pat
             return {}, {}
 
     with pytest.raises(Preempted, match="step 12"):
-        train(Stopped(), tiny_config(eval_every=12), tmp_path, TinyLoader)
+        train(Stopped(), tiny_config(eval_every=12), tmp_path)
     assert finished_step(tmp_path / "tokenizer") == 12
 
 
 def test_trains_outside_the_main_thread(tmp_path: Path) -> None:
     results: list[Any] = []
     config = tiny_config(num_steps=2)
-    thread = threading.Thread(target=lambda: results.append(train(TinyStage(), config, tmp_path, TinyLoader)))
+    thread = threading.Thread(target=lambda: results.append(train(TinyStage(), config, tmp_path)))
     thread.start()
     thread.join()
     assert results
@@ -121,38 +122,38 @@ def test_a_finished_stage_is_returned_without_a_loader(straight: Any) -> None:
         raise AssertionError
 
     before = (workdir / "metrics.jsonl").read_text()
-    assert same(train(TinyStage(), config, workdir, no_loader), variables)
+    assert same(train(TinyStage(no_loader), config, workdir), variables)
     assert (workdir / "metrics.jsonl").read_text() == before
 
 
 def test_the_mark_is_renewed_when_it_was_lost(tmp_path: Path) -> None:
-    train(TinyStage(), tiny_config(num_steps=2), tmp_path, TinyLoader)
+    train(TinyStage(), tiny_config(num_steps=2), tmp_path)
     (tmp_path / "tokenizer" / "finished.json").unlink()
-    train(TinyStage(), tiny_config(num_steps=2), tmp_path, TinyLoader)
+    train(TinyStage(), tiny_config(num_steps=2), tmp_path)
     assert finished_step(tmp_path / "tokenizer") == 2
 
 
 def test_more_steps_go_on_from_a_finished_stage(tmp_path: Path) -> None:
-    train(TinyStage(), tiny_config(num_steps=4), tmp_path, TinyLoader)
-    train(TinyStage(), tiny_config(num_steps=6), tmp_path, TinyLoader)
+    train(TinyStage(), tiny_config(num_steps=4), tmp_path)
+    train(TinyStage(), tiny_config(num_steps=6), tmp_path)
     assert finished_step(tmp_path / "tokenizer") == 6
     assert [step for step, _ in values(tmp_path)] == [2, 4, 4, 6, 6]
 
 
 def test_the_step_is_traced_once(tmp_path: Path) -> None:
     stage = TinyStage()
-    train(stage, tiny_config(), tmp_path, TinyLoader)
+    train(stage, tiny_config(), tmp_path)
     assert stage.traces == 1
 
 
 def test_every_checkpoint_holds_the_values_of_its_step(tmp_path: Path) -> None:
     # A step that runs while a checkpoint is written must not reach into it through donated buffers.
     config = tiny_config(checkpoint_every=1, checkpoints_kept=12)
-    train(TinyStage(width=512), config, tmp_path, TinyLoader)
+    train(TinyStage(width=512), config, tmp_path)
     short = tmp_path / "short"
     # Also a run of 12 steps, for the noise depends on the share of training done; it ends before step 6 is under way.
     with pytest.raises(Preempted, match="step 5"):
-        train(TinyStage(width=512), tiny_config(), short, lambda: StoppingLoader(6, signal.SIGTERM))
+        train(TinyStage(lambda: StoppingLoader(6, signal.SIGTERM), width=512), tiny_config(), short)
     with Checkpoints(tmp_path / "tokenizer") as there, Checkpoints(short / "tokenizer") as here:
         assert same(here.parameters(step=5), there.parameters(step=5))
         assert not same(there.parameters(step=5), there.parameters(step=6))
@@ -161,7 +162,7 @@ def test_every_checkpoint_holds_the_values_of_its_step(tmp_path: Path) -> None:
 def test_a_value_that_is_not_finite_stops_with_step_metric_and_records(tmp_path: Path) -> None:
     config = tiny_config(num_steps=50, log_every=1000)
     with pytest.raises(NonFiniteError) as caught:
-        train(TinyStage(), config, tmp_path, lambda: TinyLoader(bad_step=10))
+        train(TinyStage(lambda: TinyLoader(bad_step=10)), config, tmp_path)
     message = str(caught.value)
     assert "\n" not in message
     assert "loss, grad_norm, param_norm not finite at step 10" in message
@@ -182,7 +183,7 @@ def test_an_update_that_is_not_finite_can_be_skipped_and_is_counted(
 ) -> None:
     config = tiny_config(on_nonfinite="skip", log_every=1)
     bad = functools.partial(TinyLoader, bad_step=7)
-    train(TinyStage(), config, tmp_path / "skipped", bad)
+    train(TinyStage(bad), config, tmp_path / "skipped")
     said = capsys.readouterr().out
     assert "update skipped: loss, grad_norm, param_norm not finite at step 7; batch: record [24, 25, 26, 27]" in said
     assert "finished: 12 steps" in said
@@ -193,8 +194,8 @@ def test_an_update_that_is_not_finite_can_be_skipped_and_is_counted(
     assert counts == [0] * 6 + [1] * 6
     # Killed after the skipped update, it ends the same, the count too.
     with pytest.raises(RuntimeError, match="killed"):
-        train(TinyStage(), config, tmp_path / "killed", lambda: StoppingLoader(11, bad_step=7))
-    variables = train(TinyStage(), config, tmp_path / "killed", bad)
+        train(TinyStage(lambda: StoppingLoader(11, bad_step=7)), config, tmp_path / "killed")
+    variables = train(TinyStage(bad), config, tmp_path / "killed")
     assert same(variables["params"], restore_parameters(tmp_path / "skipped" / "tokenizer"))
     assert values(tmp_path / "killed")[-1] == values(tmp_path / "skipped")[-1]
     losses = [entry["loss"] for _, entry in values(tmp_path / "killed") if "loss" in entry]
@@ -203,7 +204,7 @@ def test_an_update_that_is_not_finite_can_be_skipped_and_is_counted(
 
 def test_the_parameters_of_a_skipped_update_are_those_before_it(tmp_path: Path) -> None:
     config = tiny_config(on_nonfinite="skip", checkpoint_every=1, checkpoints_kept=12, ema_decay=0.9)
-    train(TinyStage(), config, tmp_path, lambda: TinyLoader(bad_step=7))
+    train(TinyStage(lambda: TinyLoader(bad_step=7)), config, tmp_path)
     with Checkpoints(tmp_path / "tokenizer") as checkpoints:
         before, skipped, after = (checkpoints.parameters(step=step) for step in (6, 7, 8))
     assert same(before, skipped)
@@ -212,37 +213,37 @@ def test_the_parameters_of_a_skipped_update_are_those_before_it(tmp_path: Path) 
 
 def test_when_every_update_is_skipped_the_run_stops(tmp_path: Path) -> None:
     class Broken(TinyStage):
-        def loss(self, params: Any, batch: Any, key: Any, progress: Any) -> Any:
-            loss, metrics = super().loss(params, batch, key, progress)
+        def loss(self, params: Any, frozen: Any, batch: Any, key: Any, progress: Any) -> Any:
+            loss, metrics = super().loss(params, frozen, batch, key, progress)
             return loss * float("nan"), metrics
 
     config = tiny_config(num_steps=300, on_nonfinite="skip", eval_every=300, checkpoint_every=300)
     with pytest.raises(NonFiniteError, match=r"100 updates in a row skipped; .* not finite at step 100"):
-        train(Broken(), config, tmp_path, TinyLoader)
+        train(Broken(), config, tmp_path)
 
 
 def test_a_run_whose_last_checkpoint_is_gone_says_so_and_goes_on(
     straight: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = tiny_config(ema_decay=0.9, schedule="cosine", warmup_steps=3)
-    train(TinyStage(), config, tmp_path, TinyLoader)
+    train(TinyStage(), config, tmp_path)
     shutil.rmtree(tmp_path / "tokenizer" / "checkpoints" / "12")
     capsys.readouterr()
-    assert same(train(TinyStage(), config, tmp_path, TinyLoader), straight[1])
+    assert same(train(TinyStage(), config, tmp_path), straight[1])
     assert "was done up to step 12, but its checkpoint is gone; goes on from step 8" in capsys.readouterr().out
     assert values(tmp_path) == values(straight[0])
 
 
 def test_a_bad_step_before_a_checkpoint_is_never_saved(tmp_path: Path) -> None:
     with pytest.raises(NonFiniteError, match="step 8"):
-        train(TinyStage(), tiny_config(num_steps=50), tmp_path, lambda: TinyLoader(bad_step=8))
+        train(TinyStage(lambda: TinyLoader(bad_step=8)), tiny_config(num_steps=50), tmp_path)
     with Checkpoints(tmp_path / "tokenizer") as checkpoints:
         assert checkpoints.latest_step() == 4
 
 
 def test_without_logging_there_are_still_checkpoints(tmp_path: Path) -> None:
     config = tiny_config(log_every=1000, eval_every=1000, checkpoints_kept=2)
-    train(TinyStage(), config, tmp_path, TinyLoader)
+    train(TinyStage(), config, tmp_path)
     with Checkpoints(tmp_path / "tokenizer") as checkpoints:
         assert checkpoints.latest_step() == 12
         with pytest.raises(CheckpointError, match="only 8, 12"):
@@ -250,18 +251,18 @@ def test_without_logging_there_are_still_checkpoints(tmp_path: Path) -> None:
 
 
 def test_another_configuration_is_refused_with_the_fields(tmp_path: Path) -> None:
-    train(TinyStage(), tiny_config(num_steps=2), tmp_path, TinyLoader)
+    train(TinyStage(), tiny_config(num_steps=2), tmp_path)
     config = tiny_config(num_steps=4, learning_rate=0.5, log_every=7)
     config.tokenizer.channels = 16
     with pytest.raises(CheckpointError) as caught:
-        train(TinyStage(), config, tmp_path, TinyLoader)
+        train(TinyStage(), config, tmp_path)
     message = str(caught.value)
     assert "config.tokenizer.channels was 128, now 16" in message
     assert "config.tokenizer.training.learning_rate was 0.01, now 0.5" in message
     assert "log_every" not in message
     assert "num_steps" not in message
     with pytest.raises(CheckpointError, match="num_steps was 2, now 1"):
-        train(TinyStage(), tiny_config(num_steps=1), tmp_path, TinyLoader)
+        train(TinyStage(), tiny_config(num_steps=1), tmp_path)
 
 
 def test_the_folder_has_what_it_promises(straight: Any) -> None:
@@ -283,22 +284,29 @@ def test_warnings_are_shown_once_there_is_something_to_judge(
         def warnings(self, values: Any) -> list[str]:
             return ["it has collapsed: feed it"] if "loss" in values else []
 
-    train(Warning(), tiny_config(log_every=1, eval_every=100), tmp_path, TinyLoader)
+    train(Warning(), tiny_config(log_every=1, eval_every=100), tmp_path)
     shown = [line for line in capsys.readouterr().out.splitlines() if "collapsed" in line]
     assert shown[0] == "tokenizer warning at step 3: it has collapsed: feed it"
     assert len(shown) == 10
 
 
 def test_a_stage_reads_what_it_froze(tmp_path: Path) -> None:
-    class Frozen(TinyStage):
-        frozen = {"offset": np.float32(3.0)}  # noqa: RUF012
+    class Reading(TinyStage):
+        def loss(self, params: Any, frozen: Any, batch: Any, key: Any, progress: Any) -> Any:
+            loss, _ = super().loss(params, frozen, batch, key, progress)
+            return loss, {"offset": frozen["offset"]}
 
-        def loss(self, params: Any, batch: Any, key: Any, progress: Any) -> Any:
-            loss, _ = super().loss(params, batch, key, progress)
-            return loss, {"offset": batch["frozen"]["offset"]}
-
-    train(Frozen(), tiny_config(num_steps=2), tmp_path, TinyLoader)
+    train(Reading(frozen={"offset": np.float32(3.0)}), tiny_config(num_steps=2), tmp_path)
     assert values(tmp_path)[0][1]["offset"] == 3.0
+
+
+def test_a_copy_to_the_devices_that_nobody_asked_for_stops_the_run(tmp_path: Path) -> None:
+    class Copying(TinyLoader):
+        def __next__(self) -> dict[str, np.ndarray]:
+            return {"frames": np.asarray(jnp.asarray(super().__next__()["frames"]) + 1)}
+
+    with pytest.raises(Exception, match="Disallowed host-to-device transfer"):
+        train(TinyStage(Copying), tiny_config(), tmp_path)
 
 
 def seed_jobs(folder: Path, seeds: tuple[int, ...], make_loader: Any = TinyLoader, **training: Any) -> list[Job]:
@@ -306,7 +314,8 @@ def seed_jobs(folder: Path, seeds: tuple[int, ...], make_loader: Any = TinyLoade
     for seed in seeds:
         config = tiny_config(ema_decay=0.9, schedule="cosine", warmup_steps=3, **training)
         config.seed = seed
-        jobs.append(Job(TinyStage(), config, folder / f"seed{seed}", functools.partial(make_loader, seed=seed)))
+        stage = TinyStage(functools.partial(make_loader, seed=seed))
+        jobs.append(Job(stage, config, folder / f"seed{seed}"))
     return jobs
 
 

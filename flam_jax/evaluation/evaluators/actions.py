@@ -11,11 +11,10 @@ from jaxtyping import Array, Float
 from data_pipelines.spec import DatasetSpec
 from flam_jax.evaluation.context import EvaluationContext
 from flam_jax.evaluation.rollouts import rounded
+from flam_jax.metrics import active_units
 from flam_jax.world_model import Observation, WorldModel
 
 KEY = ("actions",)
-# A unit whose posterior mean hardly moves over the data carries nothing (Burda et al. 2016 use the same threshold).
-ACTIVE_VARIANCE = 0.01
 
 
 def needs(data: DatasetSpec, model: WorldModel) -> str:
@@ -54,11 +53,6 @@ def _errors(world_model: WorldModel, seen: Observation) -> tuple[jax.Array, jax.
     return prediction_errors(model, params, seen.features, seen.slots, seen.action_mean)
 
 
-def active_units(mean: Float[Array, "*b k a"]) -> Float[Array, "k a"]:
-    """1 for units whose posterior mean has a variance above 0.01 over all examples and frames, else 0."""
-    return (jnp.var(mean, axis=tuple(range(mean.ndim - 2))) > ACTIVE_VARIANCE).astype(jnp.float32)
-
-
 def prediction_errors(
     dynamics: nn.Module,
     params: Any,
@@ -90,4 +84,4 @@ def prediction_errors(
     return error(action_mean), error(jnp.roll(action_mean, 1, axis=0))
 
 
-__all__ = ["ACTIVE_VARIANCE", "KEY", "active_units", "needs", "prediction_errors", "run"]
+__all__ = ["KEY", "needs", "prediction_errors", "run"]

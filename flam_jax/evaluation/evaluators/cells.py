@@ -13,8 +13,8 @@ from jaxtyping import Bool, Int, UInt8
 
 from data_pipelines.spec import DatasetSpec
 from flam_jax.evaluation.context import EvaluationContext
-from flam_jax.evaluation.metrics import to_psnr
 from flam_jax.evaluation.rollouts import rounded
+from flam_jax.metrics import to_psnr
 from flam_jax.world_model import WorldModel
 
 KEY = ("cells",)

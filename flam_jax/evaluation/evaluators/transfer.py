@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Shaped, UInt8
 
 from data_pipelines.errors import DataError
 from data_pipelines.spec import DatasetSpec
-from flam_jax.evaluation import metrics
+from flam_jax import metrics
 from flam_jax.evaluation.context import EvaluationContext
 from flam_jax.evaluation.rollouts import rounded, true_actions_for
 from flam_jax.world_model import WorldModel

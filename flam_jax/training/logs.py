@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 
 from flam_jax.checkpoints import write_text
-
-METRICS_FILE = "metrics.jsonl"
+from flam_jax.metrics_file import METRICS_FILE, parse_line
 
 
 class MetricWriter:
@@ -93,20 +92,8 @@ def drop_lines(path: Path, stage: str, after: int) -> None:
 
 
 def _keeps(line: str, stage: str, after: int) -> bool:
-    try:
-        entry = json.loads(line)
-        return line.endswith("\n") and (entry["stage"] != stage or entry["step"] <= after)
-    except (ValueError, KeyError, TypeError):
-        return False
-
-
-def read_metrics(workdir: str | Path, stage: str) -> list[dict[str, Any]]:
-    """The lines of one stage, in order of writing; empty when there are none."""
-    path = Path(workdir) / METRICS_FILE
-    if not path.exists():
-        return []
-    entries = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if _keeps(line + "\n", "", 0)]
-    return [entry for entry in entries if entry["stage"] == stage]
+    entry = parse_line(line)
+    return entry is not None and line.endswith("\n") and (entry["stage"] != stage or entry["step"] <= after)
 
 
 class Progress:
@@ -136,9 +123,9 @@ class Progress:
             self._bar.update(self._task, completed=step, text=text)
         elif step == self.end or time.monotonic() - self._last_line >= self._quiet_seconds:
             self._last_line = time.monotonic()
-            self.say(text)
+            self.log_line(text)
 
-    def say(self, text: str) -> None:
+    def log_line(self, text: str) -> None:
         """Prints a line beside the bar."""
         if self._bar is not None:
             self._bar.console.print(f"{self.stage} {text}", markup=False, highlight=False)
@@ -159,4 +146,4 @@ def describe_seconds(seconds: float) -> str:
     return f"{seconds:.0f} s"
 
 
-__all__ = ["METRICS_FILE", "MetricWriter", "NoWriter", "Progress", "describe_seconds", "drop_lines", "read_metrics"]
+__all__ = ["MetricWriter", "NoWriter", "Progress", "describe_seconds", "drop_lines"]

@@ -2,11 +2,12 @@
 
 import functools
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree, UInt8
 
 from flam_jax.build import build_tokenizer
 from flam_jax.config import Config
@@ -14,7 +15,9 @@ from flam_jax.pictures import labelled, to_uint8
 from flam_jax.tokenizer.loss import tokenizer_loss, tokenizer_metrics
 from flam_jax.tokenizer.patches import draw_patches
 from flam_jax.tokenizer.tokenizer import TokenizerOutput
-from flam_jax.training.stage import Batch
+from flam_jax.training.batches import Loader
+from flam_jax.training.stage import Batch, Frozen
+from flam_jax.training.state import WHOLE, Span
 from flam_jax.training.validation import mean_values, validation_batches
 
 NUM_PICTURES = 8
@@ -24,15 +27,16 @@ class TokenizerStage:
     """Reconstruction of single frames; windows of several only tell which pixels move."""
 
     name = "tokenizer"
+    needs: ClassVar[tuple[str, ...]] = ()
 
-    def __init__(self, config: Config, dataset: Any):
-        """Takes the whole configuration and the data set (`data_pipelines.prepare`)."""
-        self.config, self.dataset = config, dataset
+    def __init__(self, config: Config, dataset: Any, frozen: Frozen):
+        """As `Stage`."""
+        self.config, self.dataset, self.frozen = config, dataset, frozen
         self.module = build_tokenizer(config)
         fields = ("change_weight", "l1_weight", "l2_weight", "gradient_weight", "consistency_weight")
         self.weights = {name: config.tokenizer[name] for name in fields}
 
-    def make_loader(self, rows: Sequence[int] | None = None) -> Any:
+    def make_loader(self, rows: Sequence[int] | None = None) -> Loader:
         """Training batches, or certain rows of them."""
         from data_pipelines import make_loader
 
@@ -51,12 +55,12 @@ class TokenizerStage:
         window, size = self.config.tokenizer.training.window, self.config.data.frame_size
         return {"frames": jax.ShapeDtypeStruct((batch_size, window, *size, 3), jnp.uint8)}
 
-    def init(self, key: jax.Array, batch: Batch) -> Mapping[str, Any]:
+    def init(self, key: PRNGKeyArray, frozen: Frozen, batch: Batch) -> Mapping[str, Any]:
         return self.module.init(key, to_float(batch["frames"][:1, :1]))
 
     def loss(
-        self, params: Any, batch: Batch, key: jax.Array, progress: jax.Array
-    ) -> tuple[jax.Array, Mapping[str, jax.Array]]:
+        self, params: PyTree, frozen: Frozen, batch: Batch, key: PRNGKeyArray, progress: Float[Array, ""]
+    ) -> tuple[Float[Array, ""], Mapping[str, Any]]:
         frames, fields = jnp.asarray(batch["frames"]), self.config.tokenizer
         if fields.patches_share < 1:
             patches = frames[0, ..., 0].size // fields.patch_size**2
@@ -65,9 +69,15 @@ class TokenizerStage:
         frames = to_float(frames)
         return tokenizer_loss(self._output({"params": params}, frames), frames, **self.weights)
 
+    def prepare(self, frozen: Frozen, batch: Batch) -> Batch:
+        return batch
+
+    def span(self, part: str) -> Span:
+        return WHOLE
+
     def evaluate(
         self, variables: Mapping[str, Any], step: int, progress: float
-    ) -> tuple[Mapping[str, float], Mapping[str, np.ndarray]]:
+    ) -> tuple[Mapping[str, float], Mapping[str, UInt8[np.ndarray, "H W 3"]]]:
         values = mean_values(functools.partial(self._judge, variables), self._validation)
         frames = self._validation[0]["frames"][:NUM_PICTURES, -1]
         reconstruction = to_uint8(np.asarray(self._reconstruct(variables, frames)))

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flam_jax.training.metrics import MetricWriter, Progress, describe_seconds, drop_lines, read_metrics
+from flam_jax.metrics_file import read_metrics
+from flam_jax.training.logs import MetricWriter, Progress, describe_seconds, drop_lines
 
 
 def line(stage: str, step: int) -> str:
@@ -23,6 +24,7 @@ def test_lines_beyond_the_restored_step_and_a_cut_line_are_dropped(tmp_path: Pat
     drop_lines(path, "dynamics", 2)
     drop_lines(tmp_path / "absent.jsonl", "dynamics", 2)
     assert [entry["step"] for entry in read_metrics(tmp_path, "tokenizer")] == [9]
+    assert [entry["step"] for entry in read_metrics(tmp_path)] == [9, 2]
     assert read_metrics(tmp_path / "absent", "tokenizer") == []
 
 
@@ -57,7 +59,7 @@ def test_progress_on_a_terminal() -> None:
     stream = Terminal()
     progress = Progress("dynamics", 0, 10, stream)
     progress.update(10, 3.21, 12.3)
-    progress.say("warning: [look]")
+    progress.log_line("warning: [look]")
     progress.close()
     assert "dynamics warning: [look]" in stream.getvalue()
     assert "10/10 loss 3.21" in stream.getvalue()

@@ -2,11 +2,12 @@
 
 import functools
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree, UInt8
 
 from data_pipelines import spec_of
 from flam_jax.baselines.action_conditioned import ActionConditioned
@@ -17,11 +18,12 @@ from flam_jax.dynamics.factorizer import Competition
 from flam_jax.dynamics.flam import FlamOutput
 from flam_jax.dynamics.loss import dynamics_loss
 from flam_jax.pictures import rollout_picture, slot_picture, to_uint8
+from flam_jax.training.batches import Loader
 from flam_jax.training.codes import code_type, encode_records
 from flam_jax.training.health import action_leak, centroids, code_use, health_values, health_warnings
-from flam_jax.training.stage import Batch
+from flam_jax.training.stage import Batch, Frozen
+from flam_jax.training.stages.tokenizer import to_float
 from flam_jax.training.state import WHOLE, Span
-from flam_jax.training.tokenizer_stage import to_float
 from flam_jax.training.validation import mean_values, validation_batches
 from flam_jax.world_model import WorldModel
 
@@ -30,26 +32,26 @@ class DynamicsStage:
     """Next-feature prediction with a penalty on what the latent actions say."""
 
     name = "dynamics"
+    needs: ClassVar[tuple[str, ...]] = ("tokenizer",)
 
-    def __init__(self, config: Config, dataset: Any, tokenizer_params: Any):
-        """Takes the whole configuration, the data set (`data_pipelines.prepare`), and the trained tokenizer."""
-        self.config, self.dataset = config, dataset
+    def __init__(self, config: Config, dataset: Any, frozen: Frozen):
+        """As `Stage`."""
+        self.config, self.dataset, self.frozen = config, dataset, frozen
         self.tokenizer, self.module = build_tokenizer(config), build_dynamics(config)
-        self.frozen = tokenizer_params
         self.fields = config.dynamics
-        # Of the records' fields, what a step reads beside the frames.
-        self.told = ("actions",) if isinstance(self.module, ActionConditioned) else ()
+        # Of the records' fields, what a step reads beside frames or codes.
+        self.action_keys = ("actions",) if isinstance(self.module, ActionConditioned) else ()
 
-    def make_loader(self, rows: Sequence[int] | None = None) -> Any:
+    def make_loader(self, rows: Sequence[int] | None = None) -> Loader:
         """Training batches, or certain rows of them: frames, or their codes with `cache_codes`."""
         from data_pipelines import make_loader
 
         training, records = self.fields.training, self.dataset.split("train")
         if self.fields.cache_codes:
-            records = encode_records(self.tokenizer, self.frozen, records, self.told)
+            records = encode_records(self.tokenizer, self.frozen["tokenizer"], records, self.action_keys)
         return make_loader(
             records,
-            keys=("codes" if self.fields.cache_codes else "frames", *self.told),
+            keys=("codes" if self.fields.cache_codes else "frames", *self.action_keys),
             batch_size=training.batch_size,
             window=training.window,
             seed=self.config.seed,
@@ -64,20 +66,20 @@ class DynamicsStage:
         if self.fields.cache_codes:
             grid = tuple(pixels // self.config.tokenizer.patch_size for pixels in size)
             shapes = {"codes": jax.ShapeDtypeStruct((*leading, *grid), code_type(self.tokenizer.levels))}
-        if self.told:
+        if self.action_keys:
             actions = spec_of(self.config.data).annotations["actions"]
             shapes["actions"] = jax.ShapeDtypeStruct((*leading, *actions.shape), actions.dtype)
         return shapes
 
-    def init(self, key: jax.Array, batch: Batch) -> Mapping[str, Any]:
+    def init(self, key: PRNGKeyArray, frozen: Frozen, batch: Batch) -> Mapping[str, Any]:
         first, second = jax.random.split(key)
-        features = self._features(batch)
+        features = self._features(frozen, batch)
         return self.module.init({"params": first, "action": second}, features[:1])
 
     def loss(
-        self, params: Any, batch: Batch, key: jax.Array, progress: jax.Array
-    ) -> tuple[jax.Array, Mapping[str, jax.Array]]:
-        features = self._features(batch)
+        self, params: PyTree, frozen: Frozen, batch: Batch, key: PRNGKeyArray, progress: Float[Array, ""]
+    ) -> tuple[Float[Array, ""], Mapping[str, Any]]:
+        features = self._features(frozen, batch)
         noise_key, action_key = jax.random.split(key)
         kl_weight = self.kl_weight(progress)
         competition = self.competition(progress, noise_key, features.shape[0])
@@ -116,12 +118,11 @@ class DynamicsStage:
 
     def evaluate(
         self, variables: Mapping[str, Any], step: int, progress: float
-    ) -> tuple[Mapping[str, float], Mapping[str, np.ndarray]]:
+    ) -> tuple[Mapping[str, float], Mapping[str, UInt8[np.ndarray, "H W 3"]]]:
         actions, positions, codes = [], [], []
 
         def judge(batch: Batch) -> Mapping[str, jax.Array]:
-            batch = {**batch, "frozen": self.frozen}
-            values, action, position, code = self._judge(variables["params"], batch, jnp.float32(progress))
+            values, action, position, code = self._judge(variables["params"], self.frozen, batch, jnp.float32(progress))
             actions.append(np.asarray(action))
             positions.append(np.asarray(position))
             if code is not None:
@@ -147,19 +148,19 @@ class DynamicsStage:
         """What collapsed, and the remedy."""
         return health_warnings(values)
 
-    def prepare(self, batch: Batch) -> Batch:
+    def prepare(self, frozen: Frozen, batch: Batch) -> Batch:
         """Frames or codes as the features that the loss works on."""
-        features = self._features(batch)
-        return {**{name: value for name, value in batch.items() if name in self.told}, "features": features}
+        features = self._features(frozen, batch)
+        return {**{name: value for name, value in batch.items() if name in self.action_keys}, "features": features}
 
-    def _features(self, batch: Batch) -> jax.Array:
+    def _features(self, frozen: Frozen, batch: Batch) -> jax.Array:
         if "features" in batch:
             return batch["features"]
-        frozen = {"params": batch["frozen"]}
+        variables = {"params": frozen["tokenizer"]}
         if "codes" in batch:
             codes = jnp.asarray(batch["codes"], jnp.int32)
-            return self.tokenizer.apply(frozen, codes, method="features")  # type: ignore
-        features = self.tokenizer.apply(frozen, to_float(batch["frames"]), method="encode")
+            return self.tokenizer.apply(variables, codes, method="features")  # type: ignore
+        features = self.tokenizer.apply(variables, to_float(batch["frames"]), method="encode")
         return jax.lax.stop_gradient(features)  # type: ignore
 
     def _true_actions(self, batch: Batch) -> jax.Array | None:
@@ -195,13 +196,13 @@ class DynamicsStage:
     @functools.cached_property
     def _validation(self) -> list[dict[str, np.ndarray]]:
         training = self.fields.training
-        keys = ("frames", *self.told)
+        keys = ("frames", *self.action_keys)
         return validation_batches(self.dataset.split("val"), training.batch_size, training.window, keys=keys)
 
     @functools.partial(jax.jit, static_argnums=0)
-    def _judge(self, params: Any, batch: Batch, progress: jax.Array) -> Any:
+    def _judge(self, params: Any, frozen: Frozen, batch: Batch, progress: jax.Array) -> Any:
         """Values of one validation batch, its latent actions, the next positions of the slots, and the codes."""
-        features, actions = self._features(batch), self._true_actions(batch)
+        features, actions = self._features(frozen, batch), self._true_actions(batch)
         key, kl_weight = jax.random.key(0), self.kl_weight(progress)
         loss, metrics, _ = self._dynamics_loss(params, features, key, kl_weight, None, actions=actions)
         output = self.module.apply({"params": params}, features, None, actions)
@@ -222,17 +223,17 @@ class DynamicsStage:
     @functools.cached_property
     def _clips(self) -> dict[str, jax.Array]:
         length = self.config.evaluation.context + self.config.evaluation.steps
-        keys = ("frames", *self.told)
+        keys = ("frames", *self.action_keys)
         batch = validation_batches(self.dataset.split("val"), 2, length, num_windows=2, keys=keys)[0]
         return {name: jnp.asarray(value) for name, value in batch.items()}
 
     def _pictures(self, variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """Rollouts, true frames above imagined ones, and what every factor looks at."""
-        model = WorldModel.from_parts(self.config, self.frozen, variables["params"])
-        clips, told, context = self._clips["frames"], self._clips.get("actions"), self.config.evaluation.context
-        actions = model.infer_actions(clips, told)[:, context - 1 :]
-        told = None if told is None else told[:, :context]
-        imagined = to_uint8(np.asarray(model.rollout(clips[:, :context], actions, told)))
+        model = WorldModel.from_parts(self.config, self.frozen["tokenizer"], variables["params"])
+        clips, true, context = self._clips["frames"], self._clips.get("actions"), self.config.evaluation.context
+        actions = model.infer_actions(clips, true)[:, context - 1 :]
+        true = None if true is None else true[:, :context]
+        imagined = to_uint8(np.asarray(model.rollout(clips[:, :context], actions, true)))
         masks = np.asarray(model.factor_masks(clips))
         pictures = {}
         for index, clip in enumerate(np.asarray(clips)):

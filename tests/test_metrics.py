@@ -1,4 +1,4 @@
-"""PSNR, SSIM and cell errors on cases computed by hand."""
+"""PSNR, SSIM, active units and cell errors on cases computed by hand."""
 
 import dm_pix
 import jax
@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from flam_jax.evaluation import metrics
+from flam_jax import metrics
 from flam_jax.evaluation.evaluators import cells
 
 
@@ -45,6 +45,13 @@ def test_moving_pixels_and_their_error():
     assert moving[0, 1].sum() == 0
     error = metrics.masked_squared_error(jnp.zeros((1, 2, 4, 4, 3)), jnp.asarray(frames[:, 1:]), moving)
     np.testing.assert_allclose(error, [[1 / 3, 0.0]], rtol=1e-6)
+
+
+def test_active_units_vary_over_the_data():
+    mean = np.zeros((10, 2, 2), np.float32)
+    mean[:, 0, 1] = np.linspace(-1, 1, 10)
+    mean[:, 1, 0] = 5.0
+    assert metrics.active_units(jnp.asarray(mean)).tolist() == [[0, 1], [0, 0]]
 
 
 # Boards of 3x3 cells of 2x2 pixels: one agent, grey floor; the agent's green says where it looks.

@@ -1,9 +1,8 @@
-"""PSNR and SSIM of frames in [0, 1]."""
+"""Measures that training and evaluation share: of frames in [0, 1], and of latent actions. Pure functions."""
 
 import math
 from typing import Any
 
-import dm_pix
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
@@ -12,6 +11,10 @@ from jaxtyping import Array, Bool, Float
 # happens in 7 % of the frames, repeating the last one would win. Below the error that rounding to 8 bits makes (one
 # twelfth of a squared level) frames cannot be told apart: 58.9 dB.
 HIGHEST_PSNR = 10.0 * math.log10(12 * 255**2)
+# A pixel moves when one of its channels changes by more than this between consecutive frames: 8 of 256 levels.
+MOVING_THRESHOLD = 8 / 255
+# A unit of the latent action is active when its posterior mean varies more than this over the data (Burda et al. 2016).
+ACTIVE_VARIANCE = 0.01
 
 
 def to_psnr(mean_squared_error: Float[Array, "*b"]) -> Float[Array, "*b"]:
@@ -26,6 +29,8 @@ def psnr(predicted: Float[Array, "*b H W 3"], true: Float[Array, "*b H W 3"]) ->
 
 def ssim(predicted: Float[Array, "*b H W 3"], true: Float[Array, "*b H W 3"]) -> Float[Array, "*b"]:
     """Structural similarity of every frame (Wang et al. 2004, as dm-pix computes it), at most 1."""
+    import dm_pix  # of no use to the models, which share this module
+
     height, width = true.shape[-3:-1]
     rows, columns = _blur_matrix(height), _blur_matrix(width)
 
@@ -48,8 +53,8 @@ def _blur_matrix(size: int, taps: int = 11, sigma: float = 1.5) -> np.ndarray:
 
 
 def moving_pixels(frames: Float[Array, "b t H W 3"]) -> Bool[Array, "b t-1 H W"]:
-    """Where a frame differs from the one before it by more than 8 of 256 levels in any channel."""
-    return jnp.any(jnp.abs(frames[:, 1:] - frames[:, :-1]) > 8 / 255, axis=-1)
+    """Where a frame differs from the one before it by more than `MOVING_THRESHOLD` in any channel."""
+    return jnp.any(jnp.abs(frames[:, 1:] - frames[:, :-1]) > MOVING_THRESHOLD, axis=-1)
 
 
 def masked_squared_error(
@@ -59,4 +64,19 @@ def masked_squared_error(
     return jnp.sum(jnp.mean((predicted - true) ** 2, axis=-1) * mask, axis=(-2, -1))
 
 
-__all__ = ["HIGHEST_PSNR", "masked_squared_error", "moving_pixels", "psnr", "ssim", "to_psnr"]
+def active_units(mean: Float[Array, "*b k a"]) -> Float[Array, "k a"]:
+    """1 for units whose posterior mean has a variance above `ACTIVE_VARIANCE` over all examples and frames, else 0."""
+    return (jnp.var(mean, axis=tuple(range(mean.ndim - 2))) > ACTIVE_VARIANCE).astype(jnp.float32)
+
+
+__all__ = [
+    "ACTIVE_VARIANCE",
+    "HIGHEST_PSNR",
+    "MOVING_THRESHOLD",
+    "active_units",
+    "masked_squared_error",
+    "moving_pixels",
+    "psnr",
+    "ssim",
+    "to_psnr",
+]
