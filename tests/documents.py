@@ -1,7 +1,6 @@
 """Markdown documents as data: links, names of files and fields, commands, Python examples."""
 
 import ast
-import importlib.util
 import re
 import shlex
 import subprocess
@@ -100,19 +99,19 @@ def _until_the_end(words: list[str]) -> list[str]:
     return words[: ends[0]] if ends else words
 
 
+def file_of(module: str) -> Path | None:
+    """The file of a module of this repository, found without importing it; of a package its `__init__.py`."""
+    path = ROOT.joinpath(*module.split("."))
+    files = (path.with_suffix(".py"), path / "__init__.py")
+    return next((file for file in files if file.is_file()), None)
+
+
 def flags_of(module: str) -> set[str]:
-    """The flags that the source of a command names, its own and those of the command line that it shares."""
-    found: set[str] = set()
-    for name in (module, f"{module}.__main__"):
-        spec = importlib.util.find_spec(name) if name == module or _is_package(module) else None
-        if spec is not None and spec.origin:
-            found |= set(re.findall(r"--[a-z][a-z_]*", Path(spec.origin).read_text(encoding="utf-8")))
-    return found
-
-
-def _is_package(module: str) -> bool:
-    spec = importlib.util.find_spec(module)
-    return spec is not None and spec.submodule_search_locations is not None
+    """The flags that the source of a command names."""
+    file = file_of(module)
+    assert file is not None, module
+    source = file.with_name("__main__.py") if file.name == "__init__.py" else file
+    return set(re.findall(r"--[a-z][a-z_]*", source.read_text(encoding="utf-8")))
 
 
 def names_used(code: str, variable: str) -> set[str]:

@@ -5,7 +5,6 @@ And packages import one way, and every file is sound.
 
 import ast
 import importlib
-import importlib.util
 import os
 import re
 import sys
@@ -73,7 +72,7 @@ def test_every_command_is_understood(document: str) -> None:
     for module, arguments in documents.commands(documents.read(document)):
         if not module:
             continue
-        assert importlib.util.find_spec(module) is not None, module
+        assert documents.file_of(module) is not None, module
         known, config, changes = documents.flags_of(module), "", {}
         for word in arguments:
             flag, _, value = word.partition("=")
@@ -103,7 +102,7 @@ def test_every_module_that_is_named_exists(document: str) -> None:
     public = {f"flam_jax.{name}" for name in flam_jax.__all__} | {f"data_pipelines.{n}" for n in data_pipelines.__all__}
     named = {span.partition("(")[0] for span in documents.spans(documents.read(document))}
     named = {name for name in named if re.fullmatch(r"(flam_jax|data_pipelines)\.[\w.]+", name)}
-    assert {name for name in named - public if importlib.util.find_spec(name) is None} == set()
+    assert {name for name in named - public if documents.file_of(name) is None} == set()
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
@@ -135,14 +134,14 @@ def test_every_experiment_is_in_a_command() -> None:
 
 
 def test_every_page_is_in_the_navigation_of_the_site() -> None:
-    pages = {str(path.relative_to(ROOT / "docs")) for path in tracked("docs/*.md")}
+    pages = [name.removeprefix("docs/") for name in DOCUMENTS if name.startswith("docs/")]
     navigation = re.findall(r"^ *- (?:.*: )?([\w/.-]+\.md)$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), re.M)
     assert sorted(navigation) == sorted(pages)
 
 
 def test_every_decision_is_in_the_index() -> None:
     index = documents.links(documents.read("docs/decisions/README.md"))
-    pages = {path.name for path in tracked("docs/decisions/*.md")} - {"README.md"}
+    pages = {Path(name).name for name in DOCUMENTS if name.startswith("docs/decisions/")} - {"README.md"}
     assert set(index) == pages
 
 
