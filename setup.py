@@ -14,6 +14,9 @@ EXTRAS = {
 EXTRAS["weights"] = ["torch>=2.4"]
 # The TPU's compiler, for plans without a TPU. Version 0.0.42 overflows its stack on the convolutions of a 224x224 step.
 EXTRAS["tpu-plan"] = ["libtpu>=0.0.52; sys_platform == 'linux' and platform_machine == 'x86_64'"]
+# The documentation site. mkdocs-material is pinned below 10: its successor reads the same mkdocs.yml.
+# Ruff formats the signatures.
+EXTRAS["docs"] = ["mkdocs>=1.6,<2", "mkdocs-material>=9.5,<10", "mkdocstrings[python]>=0.27", "ruff>=0.9"]
 EXTRAS["test"] = [
     *EXTRAS["multigrid"],
     *EXTRAS["procgen"],

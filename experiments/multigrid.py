@@ -54,7 +54,7 @@ def _short(config: Config) -> None:
     dynamics.prediction_steps = 1
     # β has its last value from the first step on: an agent that is split over two slots, or shares one, takes more to
     # tell of, and slots are sorted out while they can be. Learning starts later with it, so slots stay soft for longer
-    # (docs/findings.md).
+    # (docs/decisions/loss_and_beta.md).
     dynamics.update(kl_weight=5e-3, kl_weight_final=5e-3, inverse_temperature_start=0.125)
     dynamics.training.update(schedule="cosine", log_every=50, eval_every=1_000, checkpoint_every=1_000)
     evaluation.update(num_clips=100, probe_clips=100)

@@ -8,7 +8,7 @@
     --help       this text
 
 Several processes that run as one, with the same configuration and workdir, find each other where SLURM, Open MPI, GKE
-or a TPU pod has started them. Elsewhere each is told (docs/scaling.md):
+or a TPU pod has started them. Elsewhere each is told (docs/guide/scaling.md):
     --coordinator=HOST:PORT   address of process 0
     --num_processes=N         how many there are
     --process_id=I            which of them this is, from 0

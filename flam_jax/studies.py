@@ -85,7 +85,7 @@ STEPS = {"cpu": 2_000}
 _FROM_LITTLE = {model: {"kl_weight": 2e-4} for model in ("genie", "adaworld", "action_conditioned")}
 GROWING = {"cpu": _FROM_LITTLE, "gpu": _FROM_LITTLE}
 # Slots that start from the last frame's change their entity beyond the frames that they were trained on, when these are
-# four (docs/findings.md). Windows twice as long, half as many: a step has as many frames.
+# four (docs/decisions/recurrent_slots.md). Windows twice as long, half as many: a step has as many frames.
 LONGER_WINDOWS = {
     "cpu": {model: {"training.window": 8, "training.batch_size": 8} for model in ("playslot", "slotformer")}
 }

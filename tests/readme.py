@@ -25,16 +25,10 @@ def commands() -> list[str]:
 
 
 def runnable(command: str) -> list[list[str]]:
-    """The parts of a command that a test runs, in the debug preset.
-
-    All but the installation, pytest itself, and the conversion of weights, which needs the published files; its command
-    line is checked in `tests/evaluation/networks/test_weights.py`.
-    """
+    """The parts of a command that a test runs, in the debug preset: all but the installation and pytest itself."""
     parts = []
     for part in command.split(" && "):
         words = shlex.split(part)
-        if words[1:3] == ["-m", "flam_jax.evaluation.convert_weights"]:
-            continue
         if words[1:3] == ["-m", "venv"] or words[0].endswith("/pip") or words[1:3] == ["-m", "pytest"]:
             continue
         assert words[0] == ".venv/bin/python", f"no test knows how to run: {part}"

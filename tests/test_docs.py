@@ -1,105 +1,179 @@
-"""What the documents say is so: paths exist, commands and examples run, rooms import one way, every file is sound."""
+"""What the documents say is so: paths, links, fields, flags and commands exist, the README's examples run.
+
+And packages import one way, and every file is sound.
+"""
 
 import ast
 import importlib
 import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests import readme
+import data_pipelines
+import flam_jax
+from flam_jax.config import default_config, field_names, load_config
+from tests import documents, readme
+from tests.documents import ROOT, tracked
 
-ROOT = Path(__file__).parents[1]
-DOCUMENTS = ["README.md", "ARCHITECTURE.md", "docs/scaling.md", "docs/findings.md"]
+# Notes of the studies are parts of pages in `docs/results`, which are checked themselves.
+DOCUMENTS = [str(p.relative_to(ROOT)) for p in tracked("*.md") if not p.is_relative_to(ROOT / "flam_jax")]
 # Names in documents that stand for what a run makes, not for files of the repository.
 MADE = (
-    "config.json",
-    "evaluation.json",
-    "results.json",
-    "results.html",
-    "metrics.jsonl",
-    "report.html",
-    "finished.json",
-    "blank.npy",
+    *("config.json", "evaluation.json", "finished.json", "results.json", "results.html", "report.html"),
+    *("metrics.jsonl", "log.txt", "median_frame.npy"),
 )
 MADE_FOLDERS = (
-    "tokenizer/",
-    "dynamics/",
-    "tensorboard/",
-    "data/",
-    "runs/",
-    "checkpoints/",
-    "pictures/",
-    "weights/",
+    *("tokenizer/", "dynamics/", "tensorboard/", "data/", "runs/", "checkpoints/", "pictures/", "weights/"),
     "damaged/",
 )
-
-
-def tracked(*patterns: str) -> list[Path]:
-    """Files of the repository: those in git and those that will be, or all where there is no git."""
-    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "--", *patterns]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    if done.returncode == 0:
-        return [ROOT / line for line in done.stdout.splitlines() if (ROOT / line).is_file()]
-    skipped = {".git", ".venv", "data", "runs", "build", "dist", "__pycache__"}
-    found = [path for pattern in patterns or ("*",) for path in ROOT.rglob(pattern)]
-    return [path for path in found if path.is_file() and not skipped & set(path.relative_to(ROOT).parts)]
-
-
+# Flags of other programs.
+FOREIGN_FLAGS = {"--ntasks-per-node", "--gpus-per-task", "--command", "--help", "--version"}
+SECTIONS = ("seed", "mesh", "data", "tokenizer", "dynamics", "evaluation", "training")
 PYTHON_FILES = tracked("*.py")
-
-
-def names_of_paths(text: str) -> set[str]:
-    """What looks like a path of the repository: links, and code spans with a slash or a file's ending."""
-    text = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
-    links = set(re.findall(r"\]\(([^)#]+)\)", text))
-    spans = set(re.findall(r"`([\w./-]+)`", text))
-    endings = (".py", ".md", ".toml", ".json", ".jsonl", ".html", ".npy", "/")
-    paths = {span for span in spans if span.endswith(endings) or span.startswith((".ci", "docs/", "tests/"))}
-    return {link for link in links if "://" not in link} | paths
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_every_path_that_is_named_exists(document: str) -> None:
-    names = names_of_paths((ROOT / document).read_text(encoding="utf-8"))
-    assert len(names) > 2
-    made = {name for name in names if name in (*MADE, *MADE_FOLDERS)}
-    rooms = [ROOT, ROOT / "flam_jax", *(ROOT / "flam_jax").iterdir(), ROOT / "data_pipelines"]
-    missing = {name for name in names - made if not any((room / name).exists() for room in rooms)}
-    assert missing == set()
+    names = documents.names_of_paths(documents.read(document)) - {*MADE, *MADE_FOLDERS}
+    own = (ROOT / document).parent
+    rooms = [own, ROOT, ROOT / "flam_jax", *(ROOT / "flam_jax").iterdir(), ROOT / "data_pipelines"]
+    assert {name for name in names if not any((room / name).exists() for room in rooms)} == set()
 
 
-def test_the_commands_are_those_that_are_promised() -> None:
-    first, second, *_ = readme.commands()
-    start = "python3 -m venv .venv && .venv/bin/pip install -e "
-    assert first.startswith(f'{start}".[multigrid]" && .venv/bin/python -m flam_jax.main ')
-    assert second == f'{start}".[test]" && .venv/bin/python -m pytest'
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_link_within_the_repository_leads_somewhere(document: str) -> None:
+    broken = set()
+    for link in documents.links(documents.read(document)):
+        target, _, anchor = link.partition("#")
+        file = ((ROOT / document).parent / target).resolve() if target else ROOT / document
+        if not file.exists() or (anchor and anchor not in documents.anchors(documents.read(file))):
+            broken.add(link)
+    assert broken == set()
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_configuration_field_that_is_named_exists(document: str) -> None:
+    """Whole names in code spans, and their ends, such as `training.accumulate`."""
+    fields = field_names(default_config())
+    wrong = set()
+    for span in documents.spans(documents.read(document)):
+        match = re.fullmatch(r"(?:--config\.)?([a-z_]+\.[a-z_.]+)(?:=.*)?", span)
+        name = match.group(1) if match else ""
+        if name.split(".")[0] in SECTIONS and name not in MADE:
+            known = any(f".{field}.".find(f".{name}.") >= 0 for field in fields)
+            wrong |= set() if known else {span}
+    assert wrong == set()
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_command_is_understood(document: str) -> None:
+    """Modules and flags exist; experiments load with their arguments and changes."""
+    for module, arguments in documents.commands(documents.read(document)):
+        if not module:
+            continue
+        assert documents.file_of(module) is not None, module
+        known, config, changes = documents.flags_of(module), "", {}
+        for word in arguments:
+            flag, _, value = word.partition("=")
+            if flag.startswith("--config."):
+                changes[flag.removeprefix("--config.")] = value
+            elif flag.startswith("--"):
+                assert flag in known, f"{module} does not know {flag}"
+                config = value if flag == "--config" else config
+        for name in changes:
+            assert name in field_names(default_config()) or name.isupper(), name
+        if config and config[0] in "em" and not config.isupper():  # a file, or the name of an experiment
+            path = config if config.startswith("experiments/") else f"experiments/{config.replace(':', '.py:', 1)}"
+            load_config(ROOT / path, overrides=changes)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_flag_that_is_named_is_one_of_a_command(document: str) -> None:
+    known = {flag for module in documents.SUBCOMMANDS.values() if module for flag in documents.flags_of(module)}
+    named = {span.split("=")[0] for span in documents.spans(documents.read(document)) if re.match(r"--[a-z]", span)}
+    named = {flag for flag in named if " " not in flag and not flag.startswith("--config.")}
+    assert named - known - FOREIGN_FLAGS == set()
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_module_that_is_named_exists(document: str) -> None:
+    """`package.module` and `package.Name` in code spans."""
+    public = {f"flam_jax.{name}" for name in flam_jax.__all__} | {f"data_pipelines.{n}" for n in data_pipelines.__all__}
+    named = {span.partition("(")[0] for span in documents.spans(documents.read(document))}
+    named = {name for name in named if re.fullmatch(r"(flam_jax|data_pipelines)\.[\w.]+", name)}
+    assert {name for name in named - public if documents.file_of(name) is None} == set()
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_extra_that_is_installed_exists(document: str) -> None:
+    setup = (ROOT / "setup.py").read_text(encoding="utf-8")
+    named = re.findall(r"-e \"\.\[([\w,-]+)\]\"", (ROOT / document).read_text(encoding="utf-8"))
+    extras = {extra for group in named for extra in group.split(",")}
+    assert {extra for extra in extras if not re.search(rf"""\"{extra}\"(: \[|\] = )""", setup)} == set()
+
+
+@pytest.mark.parametrize("document", ["docs/guide/data.md", "docs/guide/python_api.md"])
+def test_python_examples_of_the_guide_use_names_that_exist(document: str) -> None:
+    code = "\n".join(documents.blocks(documents.read(document), "python"))
+    for package in (flam_jax, data_pipelines):
+        assert documents.names_used(code, package.__name__) <= set(package.__all__)
+    methods = set(dir(flam_jax.WorldModel))
+    assert documents.names_used(code, "wm") | documents.names_used(code, "world_model") <= methods
+
+
+def test_console_command_is_installed_where_documents_name_it() -> None:
+    named = any(span.startswith("flam ") for name in DOCUMENTS for span in documents.spans(documents.read(name)))
+    assert not named or re.search(r"\bflam ?= ?flam_jax", (ROOT / "setup.py").read_text(encoding="utf-8"))
+
+
+def test_every_experiment_is_in_a_command() -> None:
+    found = [command for name in DOCUMENTS for command in documents.commands(documents.read(name))]
+    used = {word.removeprefix("--config=").split(":")[0] for _, words in found for word in words}
+    assert {f"experiments/{path.name}" for path in tracked("experiments/*.py")} <= used
+
+
+def test_every_page_is_in_the_navigation_of_the_site() -> None:
+    pages = [name.removeprefix("docs/") for name in DOCUMENTS if name.startswith("docs/")]
+    navigation = re.findall(r"^ *- (?:.*: )?([\w/.-]+\.md)$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), re.M)
+    assert sorted(navigation) == sorted(pages)
+
+
+def test_every_decision_is_in_the_index() -> None:
+    index = documents.links(documents.read("docs/decisions/README.md"))
+    pages = {Path(name).name for name in DOCUMENTS if name.startswith("docs/decisions/")} - {"README.md"}
+    assert {link for link in index if "/" not in link} == pages
+
+
+def test_the_readme_is_short() -> None:
+    lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+    assert len(lines) <= 160
+    assert max(map(len, lines)) <= 400
+
+
+def test_ci_installs_what_the_readme_tests_with() -> None:
     script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
-    assert '/bin/pip" install --quiet --disable-pip-version-check -e ".[test]"' in script
-    used = {word.split(":")[0] for command in readme.commands() for word in command.split() if "--config=" in word}
-    assert used == {f"--config=experiments/{path.name}" for path in tracked("experiments/*.py")}
+    assert re.search(r'/bin/pip" install --quiet --disable-pip-version-check -e "\.\[[\w,]*\btest\b', script)
 
 
 @pytest.mark.xdist_group("debug_run")
 @pytest.mark.parametrize("number", range(1, len(readme.commands())))
-def test_every_command_runs(number: int, debug_run: Path) -> None:
+def test_every_command_of_the_readme_runs(number: int, debug_run: Path) -> None:
     """The first one is run by the fixture. Those that follow find what it left."""
     for words in readme.runnable(readme.commands()[number]):
         assert readme.run(words, debug_run).stdout
 
 
 @pytest.mark.xdist_group("debug_run")
-def test_every_example_runs(debug_run: Path) -> None:
+def test_every_example_of_the_readme_runs(debug_run: Path) -> None:
     """One after the other, as a reader would type them; in a process of its own, without the checks of the tests."""
-    examples = readme.blocks("python")
-    assert len(examples) >= 4
-    code = "\n".join(examples).replace('"cpu"', '"debug"')
+    code = "\n".join(readme.blocks("python")).replace('"cpu"', '"debug"')
     code += "\nassert video.shape == other_video.shape == (1, frames.shape[1] - context, 64, 64, 3)"
     code += "\nassert frames_ahead.shape == (1, frames.shape[1] - 1, 64, 64, 3)"
     expected = re.findall(r"print\(\w+\)  # (.*)", code)
+    assert expected
     done = readme.run([sys.executable, "-c", code], debug_run)
     assert done.stdout.splitlines() == expected
 

@@ -24,7 +24,7 @@ class RecurrentFactorizer(Factorizer):
 
     What goes on from frame to frame is the state of the recurrent update alone, which cannot grow. The perceptron and
     the place come last in each frame: added to what goes on they pile up beyond the windows of training, and a slot
-    that knows its place hands an entity on to another slot on its way (docs/findings.md).
+    that knows its place hands an entity on to another slot on its way (docs/decisions/recurrent_slots.md).
     """
 
     def init_cache(self, batch: tuple[int, ...]) -> Float[Array, "*b k d"]:

@@ -4,7 +4,8 @@ SlotFormer (Wu et al. 2023) predicts the slots without actions; PlaySlot (Villar
 action a slot, a code of a book plus a continuous variation. The slots are those of SAVi (Kipf et al. 2022): those of a
 frame start from the last frame's, and a decoder turns them back into features. SAVi's predictor, which lets the slots
 attend to each other on the way to the next frame, is left out: with it they became alike and held no entity. The
-decoder is not SAVi's, which lets every slot paint a whole frame: patches ask the slots (docs/findings.md).
+decoder is not SAVi's, which lets every slot paint a whole frame: patches ask the slots
+(docs/decisions/object_centric_baselines.md).
 
 One module holds both parts. `FlamOutput.slot_loss` is the loss of the slots; nothing of the prediction reaches them,
 and the training stage decides which of the two losses counts when.

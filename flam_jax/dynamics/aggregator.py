@@ -94,7 +94,7 @@ class Aggregator(nn.Module):
     what is taken off knows one number, whether something comes. So a patch that one entity leaves as another enters it
     is the sum of two changes that are seen all the time. In the paper a patch asks with what it shows, and the change
     is a function of both: of such patches 0 to 5 % came out right, and no other error was left on four agents
-    (`docs/findings.md`).
+    (`docs/decisions/additive_aggregator.md`).
     """
 
     model_dim: int

@@ -21,7 +21,7 @@ from flam_jax.dynamics.attention import Mlp, TemporalAttention, empty_cache
 ATTENTION_FLOOR = 1e-6
 # Features nearer than this look alike. Levels of a channel are farther apart than that up to 8 levels.
 LOOK_ALIKE_WIDTH = 0.25
-# Rounds of `share_out`: one is not enough to part what five slots share evenly (docs/findings.md).
+# Rounds of `share_out`: one is not enough to part what five slots share evenly (docs/decisions/separation_penalty.md).
 BALANCE_ROUNDS = 4
 
 

@@ -8,7 +8,7 @@ from jaxtyping import Array, Float
 from flam_jax.tokenizer.patches import to_patches
 
 # Products of float32 in full, not as an accelerator would round them by itself: a feature near the edge between two
-# levels would take another code there than where the tokenizer was trained (docs/findings.md).
+# levels would take another code there than where the tokenizer was trained (docs/decisions/tokenizer_of_patches.md).
 PRECISION = "highest"
 
 

@@ -1,7 +1,6 @@
 """Files of weights: what is written is read, and everything that is not is refused in one line; the converter."""
 
 import pickle
-import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import pytest
 from flam_jax.evaluation import convert_weights
 from flam_jax.evaluation.networks import NETWORKS, published, weights
 from flam_jax.evaluation.networks.weights import WeightsError
-from tests import readme
+from tests import documents
 from tests.evaluation.networks import random_weights
 
 NAME = "lpips_alex"
@@ -210,14 +209,11 @@ def test_real_files_of_pytorch(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert "cannot read it" in convert(out, capsys, 1, **{name: str(path) for name, path in paths.items()})
 
 
-def test_the_commands_of_the_readme_are_understood() -> None:
-    commands = [command for command in readme.commands() if "convert_weights" in command]
+def test_the_commands_of_the_guide_are_understood() -> None:
     found = set()
-    for command in commands:
-        assert readme.runnable(command) == []
-        words = shlex.split(command.split(" && ")[-1])
-        assert words[:3] == [".venv/bin/python", "-m", "flam_jax.evaluation.convert_weights"]
-        options = convert_weights.parse(words[3:])
-        assert options.out == f"weights/{options.network}.npz"
-        found.add(options.network)
+    for module, arguments in documents.commands(documents.read("docs/guide/evaluation.md")):
+        if module == "flam_jax.evaluation.convert_weights":
+            options = convert_weights.parse(arguments)
+            assert options.out == f"weights/{options.network}.npz"
+            found.add(options.network)
     assert found == {"lpips_alex", "i3d"}
