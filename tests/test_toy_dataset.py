@@ -1,0 +1,48 @@
+"""A data set in a folder of its own and one line of registry trains, evaluates and reports as all others do."""
+
+import json
+
+import pytest
+
+from data_pipelines.registry import DATASETS
+from flam_jax import main
+from flam_jax.config import default_config, schema, validate
+
+
+@pytest.fixture
+def dots(monkeypatch):
+    monkeypatch.setitem(DATASETS, "dots", "tests.toy.dots.definition")
+    yield
+    schema.clear_cache()
+
+
+def small(tmp_path):
+    config = default_config()
+    config.data.update(name="dots", path=str(tmp_path / "data"), frame_size=(16, 24), num_frames=160, clip_length=8)
+    config.tokenizer.update(encoder="patch", decoder="patch", patch_size=4, channels=8, levels=(3, 3))
+    config.dynamics.update(num_factors=3, total_action_dim=6, model_dim=8, num_heads=2, num_blocks=1, history=2)
+    config.dynamics.update(num_iterations=2, prediction_steps=1)
+    for stage in (config.tokenizer, config.dynamics):
+        stage.training.update(num_steps=2, batch_size=2, window=3, log_every=1, eval_every=2, checkpoint_every=2)
+    config.evaluation.update(context=2, steps=3, num_clips=2, probe_clips=2, batch_size=2, num_pictures=1)
+    return validate(config)
+
+
+def test_a_data_set_in_one_folder_trains_evaluates_and_reports(dots, tmp_path):
+    assert main.guarded_run(small(tmp_path), tmp_path / "run") == 0
+    result = json.loads((tmp_path / "run" / "evaluation.json").read_text())
+    assert result["dataset"] == "2 dots 16x24"
+    assert len(result["rollout"]["psnr"]) == 3
+    assert len(result["binding"]["attention"]) == 2
+    assert {"position", "move", "true_action"} == set(result["actions"]["leak"])
+    # What the dots do not have is said, not guessed.
+    assert set(result["not_computed"]) == {"cells", "actions.direction_aware_clusters", "actions.transfer"}
+    assert "2 dots 16x24" in (tmp_path / "run" / "report.html").read_text()
+
+
+def test_mistakes_in_its_fields_are_told_like_all_others(dots, tmp_path):
+    config = small(tmp_path)
+    config.unlock()
+    config.data.frame_size = (16, 26)
+    with pytest.raises(ValueError, match=r"config\.data\.frame_size = \(16, 26\): expected multiples of 4"):
+        validate(config)
