@@ -34,7 +34,7 @@ class DynamicsStage:
     needs: ClassVar[tuple[str, ...]] = ("tokenizer",)
 
     def __init__(self, config: Config, dataset: Any, frozen: Frozen):
-        """As `Stage`."""
+        """As `StageClass`."""
         self.config, self.dataset, self.frozen = config, dataset, frozen
         self.tokenizer, self.module = build_tokenizer(config), build_dynamics(config)
         self.fields = config.dynamics

@@ -30,7 +30,7 @@ class TokenizerStage:
     needs: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, config: Config, dataset: Any, frozen: Frozen):
-        """As `Stage`."""
+        """As `StageClass`."""
         self.config, self.dataset, self.frozen = config, dataset, frozen
         self.module = build_tokenizer(config)
         fields = ("change_weight", "l1_weight", "l2_weight", "gradient_weight", "consistency_weight")
