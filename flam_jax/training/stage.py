@@ -19,7 +19,7 @@ Frozen = Mapping[str, Any]
 
 @runtime_checkable
 class Stage(Protocol):
-    """One stage of training: its model, loss, data and evaluation. The loop uses what stands here and nothing else.
+    """One stage of training: its model, loss, data and evaluation. The loop uses nothing else of it.
 
     A class that implements it has all of the members; there are no optional ones. `init`, `loss` and `prepare` are pure
     functions that JAX traces.
@@ -103,7 +103,7 @@ class Stage(Protocol):
 
 @runtime_checkable
 class StageClass(Protocol):
-    """The class of a stage, as it stands in the registry (`flam_jax.training.stages`).
+    """The class of a stage, as in the registry (`flam_jax.training.stages`).
 
     Attributes:
       name: of the stage.

@@ -151,7 +151,7 @@ def test_centroids() -> None:
     np.testing.assert_allclose(centroids(attention)[0, 0], [[2.0, 1.0], [1.0, 1.5]], rtol=1e-6)
 
 
-def test_the_leak_of_actions_that_tell_everything_or_nothing() -> None:
+def test_the_leak_of_actions_that_carry_all_positions_or_none() -> None:
     generator = np.random.default_rng(0)
     positions = [generator.normal(size=(40, 3, 2, 2)).astype(np.float32)]
     telling = [positions[0] @ generator.normal(size=(2, 4)).astype(np.float32)]
@@ -178,11 +178,11 @@ def test_the_use_of_a_codebook_is_counted_over_all_batches() -> None:
         ({"kl": 0.01}, "collapsed"),
         ({"kl": 0.0, "units": 0.0, "active_units": 0.0, "shuffle_gain": 0.0}, None),  # a model without actions
         ({"active_units": 0.0}, "no unit"),
-        ({"active_units": 0.0, "action_codes_used": 1.0}, "one code of the book"),
+        ({"active_units": 0.0, "action_codes_used": 1.0}, "one code of the codebook"),
         ({"shuffle_gain": 0.001}, "hardly depends on the actions"),
         ({"attention_entropy": 0.95}, "do not compete"),
         ({"share_factor/0": 0.99, "share_factor/1": 0.01}, "one slot takes all"),
-        ({"action_leak": 0.9}, "where things are"),
+        ({"action_leak": 0.9}, "carry positions"),
     ],
 )
 def test_warnings_name_the_remedy(change: dict[str, float], expected: str | None) -> None:
