@@ -92,7 +92,7 @@ def test_training_goes_on_from_the_last_good_one_and_names_both(
     said = capsys.readouterr().out
     assert f"{stage}: checkpoint 12 is damaged: " in said
     assert "set aside. The last good one is of step 8" in said
-    assert "goes on from step 8" in said
+    assert "resumes from step 8" in said
     assert jax.tree.all(jax.tree.map(np.array_equal, variables, finished[1]))
     assert sorted(path.name for path in (stage / "checkpoints").iterdir()) == ["12", "8"]
     assert [path.name for path in (stage / "damaged").iterdir()] == ["12"]

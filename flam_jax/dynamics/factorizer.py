@@ -344,7 +344,7 @@ def coordinates(h: int, w: int) -> Float[Array, "h w 2"]:
 
 
 def _evenly_spaced(n: int) -> Float[Array, " n"]:
-    centred = jnp.arange(n) - (n - 1) / 2
+    centred = jnp.arange(n, dtype=jnp.float32) - (n - 1) / 2
     return centred / jnp.maximum(jnp.sqrt(jnp.mean(jnp.square(centred))), 0.5)
 
 

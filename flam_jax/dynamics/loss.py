@@ -89,5 +89,5 @@ def _squared_error(
 ) -> Float[Array, ""]:
     """Summed over h, w, c and averaged over b and the frames from `first` on."""
     error = jnp.square(predicted - true).sum(axis=(-3, -2, -1)).mean(axis=0)
-    counts = jnp.arange(error.shape[0]) >= first
+    counts = (jnp.arange(error.shape[0]) >= first).astype(error.dtype)
     return jnp.sum(error * counts) / counts.sum()

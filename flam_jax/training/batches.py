@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 
 from flam_jax.training.sharding import batch_sharding
 
-# Entries of a batch that say where it came from; they stay on the host.
+# Entries of a batch that name its origin: records and first frames. They stay on the host.
 HOST_ENTRIES = ("record", "start", "skipped")
 
 

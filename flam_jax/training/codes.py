@@ -1,4 +1,4 @@
-"""Codes of a whole split, computed once by the frozen tokenizer: a few bytes a patch, no frames to encode anew."""
+"""Codes of a whole split, computed once by the frozen tokenizer: a few bytes a patch, and no encoding in the step."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,7 +15,7 @@ FRAMES_AT_ONCE = 256
 class CodeRecords:
     """Stands in for a split's records: `records[i]` is `{"codes": u16[t h w]}` (u32 for more than 65,536 codes).
 
-    Lives in memory, can be pickled. Where records of the split are skipped, it tells so as they do (`ClipSource`).
+    It is held in memory and can be pickled. It reports skipped records as the split's records do (`ClipSource`).
     """
 
     def __init__(self, codes: np.ndarray, kept: Mapping[str, np.ndarray], numbers: Sequence[int], source: Any):

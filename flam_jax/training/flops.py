@@ -1,4 +1,4 @@
-"""Counts the arithmetic of a traced function: what it has to do, before a compiler has its way."""
+"""Counts the arithmetic of a traced function: as it is written, before a compiler optimizes it."""
 
 import math
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from typing import Any
 def count_flops(jaxpr: Any) -> int:
     """Floating-point operations of all matrix products and convolutions, two for a multiplication with addition.
 
-    Compilers count what stands in a loop once, here it counts as often as the loop runs; the branch of a condition
+    Compilers count the body of a loop once; here it counts as often as the loop runs. The branch of a condition
     that does most counts, and a loop of unknown length once. Elementwise operations are left out: they cost bandwidth.
 
     Args:

@@ -1,4 +1,4 @@
-"""Are slots and latent actions alive? Figures over validation windows, and sentences with remedies."""
+"""Measures of collapse of slots and latent actions over validation windows, and warnings with remedies."""
 
 from collections.abc import Mapping, Sequence
 
@@ -12,7 +12,7 @@ from flam_jax.metrics import active_units
 
 
 def health_values(output: FlamOutput) -> dict[str, Float[Array, ""]]:
-    """Figures of one pass over a validation batch.
+    """Measures of one pass over a validation batch.
 
     Returns:
       kl_factor/i: nats a frame of factor i. units: action dimensions, over all factors. active_units: how many of them
@@ -35,7 +35,7 @@ def health_values(output: FlamOutput) -> dict[str, Float[Array, ""]]:
 
 
 def centroids(attention: Float[Array, "b t k h w"]) -> Float[Array, "b t k 2"]:
-    """Where each slot looks: mean row and column of its attention, in patches."""
+    """Mean row and column of the attention of each slot, in patches."""
     weight = attention / jnp.maximum(attention.sum(axis=(-2, -1), keepdims=True), 1e-6)
     rows, columns = jnp.arange(attention.shape[-2]), jnp.arange(attention.shape[-1])
     return jnp.stack([(weight.sum(-1) * rows).sum(-1), (weight.sum(-2) * columns).sum(-1)], axis=-1)
@@ -46,7 +46,7 @@ def action_leak(
 ) -> float:
     """How well the next absolute position of a slot can be read from its latent action alone: R² of a linear reader.
 
-    An action should say what changes, not where things are; a loose KL lets it say both. Fitted per factor on half of
+    An action should carry a change, not a position; with a small β it carries both. Fitted per factor on half of
     the examples and judged on the other; factors count by how much their positions vary.
 
     Args:
@@ -56,7 +56,7 @@ def action_leak(
     Returns:
       0 (nothing can be read) to 1; nan when there are too few examples to judge, or when no slot moves.
     """
-    # Whole windows on one side: frames of one window tell of each other.
+    # No window is divided between the halves: its frames are predictive of each other.
     count = sum(len(batch) for batch in actions)
     a, p = np.concatenate(actions).astype(np.float64), np.concatenate(positions).astype(np.float64)
     half = count // 2
@@ -104,9 +104,9 @@ def health_warnings(values: Mapping[str, float]) -> list[str]:
         found.append(
             f"the latent actions have collapsed ({v['kl']:.2g} nats a frame): lower dynamics.kl_weight(_final)"
         )
-    elif v.get("action_codes_used", 2) < 2:  # their KL says nothing, it is that of the book's size
+    elif v.get("action_codes_used", 2) < 2:  # their KL is no sign: it is the logarithm of the size of the codebook
         found.append(
-            "all latent actions are one code of the book: train longer or with another dynamics.training.learning_rate"
+            "all latent actions are one code of the codebook: train longer, or change dynamics.training.learning_rate"
         )
     elif v["active_units"] < 1:
         found.append("no unit of the latent actions varies: lower dynamics.kl_weight")
@@ -125,7 +125,6 @@ def health_warnings(values: Mapping[str, float]) -> list[str]:
             )
     if v.get("action_leak", 0) > 0.5:
         found.append(
-            f"the actions tell where things are, not only what they do (R² {v['action_leak']:.2f}):"
-            " raise dynamics.kl_weight_final"
+            f"the actions carry positions, not only changes (R² {v['action_leak']:.2f}): raise dynamics.kl_weight_final"
         )
     return found

@@ -20,11 +20,11 @@ class MetricWriter:
 
     `metrics.jsonl` holds one JSON object a line: `stage`, `step` (updates done), `time` (seconds since 1970), `values`
     (name -> number, null where it is not finite), and `speed` (steps per second) on lines of training. A stage that
-    goes on from step n first drops its own lines beyond n, so that the file has neither doubles nor gaps.
+    resumes from step n first drops its own lines beyond n, so that the file has neither duplicates nor gaps.
     """
 
     def __init__(self, workdir: str | Path, stage: str, restored_step: int):
-        """Opens the files; `restored_step` is the step of the checkpoint that the run goes on from, 0 at the start."""
+        """Opens the files; `restored_step` is the step of the checkpoint that the run resumes from, 0 at the start."""
         from tensorboardX import SummaryWriter  # slow to import
 
         workdir = Path(workdir)

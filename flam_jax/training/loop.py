@@ -39,11 +39,11 @@ class Trainable(Protocol[State, Batch]):
         """The loader's next batch, on its way to the devices."""
         ...
 
-    def start(self, batch: Batch) -> State:
+    def start(self, batch: Batch, /) -> State:
         """Makes or restores the first state and compiles the step for the shapes of `batch`."""
         ...
 
-    def step(self, number: int, state: State, batch: Batch) -> State:
+    def step(self, number: int, state: State, batch: Batch, /) -> State:
         """Starts step `number`, counted from 1."""
         ...
 
@@ -55,11 +55,11 @@ class Trainable(Protocol[State, Batch]):
         """Checks, and logs where due, the metrics of all steps but the newest `in_flight`."""
         ...
 
-    def evaluate(self, step: int, state: State) -> None:
+    def evaluate(self, step: int, state: State, /) -> None:
         """Evaluates the stage and writes values and pictures."""
         ...
 
-    def save(self, step: int, state: State) -> None:
+    def save(self, step: int, state: State, /) -> None:
         """Saves a step whose metrics, and those of all before it, are finite and written."""
         ...
 

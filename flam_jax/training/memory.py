@@ -6,7 +6,7 @@ import jax
 
 
 def total_memory() -> int:
-    """Bytes of all machines and devices of this program together; more than there can be where nobody says."""
+    """Bytes of all machines and devices of this program together; 2**63 where it is unknown."""
     unknown = 2**63
     if "SC_PHYS_PAGES" not in getattr(os, "sysconf_names", ()):
         return unknown

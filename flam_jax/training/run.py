@@ -300,7 +300,7 @@ class Run:
 
     def _log_size(self, state: TrainState) -> None:
         count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-        start = f"goes on from step {self.saved}" if self.saved else "starts"
+        start = f"resumes from step {self.saved}" if self.saved else "starts"
         if finished_step(self.directory) > self.saved:
             start = f"was done up to step {finished_step(self.directory)}, but its checkpoint is gone; {start}"
         sizes = ", ".join(f"{axis} {size}" for axis, size in self._mesh.shape.items())

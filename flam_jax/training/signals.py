@@ -15,7 +15,7 @@ class Preempted(Exception):
     """The run was asked to end; a checkpoint of `step` is on disk."""
 
     def __init__(self, stage: str, step: int):
-        super().__init__(f"{stage}: stopped at step {step} with a checkpoint; the same command goes on from there")
+        super().__init__(f"{stage}: stopped at step {step} with a checkpoint; the same command resumes from there")
         self.stage, self.step = stage, step
 
 

@@ -1,4 +1,4 @@
-"""Counts what a stage's batches were without: records that cannot be read (`data.on_corrupt = "skip"`)."""
+"""Counts records that cannot be read and are skipped (`data.on_corrupt = "skip"`)."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,8 +11,8 @@ from flam_jax.cluster import from_all_processes
 class Skipped:
     """Records that cannot be read, and the windows in which other records stand in for them, in all steps so far.
 
-    The counts are a function of the steps that were added, so a run that goes on has the same. They are of all
-    processes together: every process must ask for them after the same steps.
+    The counts are a function of the steps that were added, so a resumed run has the same. They are of all processes
+    together: every process must ask for them after the same steps.
     """
 
     def __init__(self, rows: Sequence[int], state: Mapping[str, Any] | None = None):
@@ -20,7 +20,7 @@ class Skipped:
 
         Args:
           rows: of every batch, those that this process reads; several may read the same.
-          state: of the run that goes on.
+          state: of the run that is resumed.
         """
         state = state or {}
         self._rows = np.asarray(rows)

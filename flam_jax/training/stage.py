@@ -1,7 +1,7 @@
 """The interface between a stage of training and the loop that trains it."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -19,30 +19,19 @@ Frozen = Mapping[str, Any]
 
 @runtime_checkable
 class Stage(Protocol):
-    """One stage of training: its model, loss, data and evaluation. The loop uses what stands here and nothing else.
+    """One stage of training: its model, loss, data and evaluation. The loop uses nothing else of it.
 
     A class that implements it has all of the members; there are no optional ones. `init`, `loss` and `prepare` are pure
     functions that JAX traces.
 
     Attributes:
       name: of the stage: its section of the configuration, its folder in the workdir.
-      needs: names of the stages whose parameters it takes as `frozen`.
-      frozen: these parameters. The loop puts them on the devices once and hands them to `init`, `loss` and `prepare`.
+      frozen: parameters of earlier stages. The loop puts them on the devices once and hands them to `init`, `loss` and
+        `prepare`.
     """
 
     name: str
-    needs: ClassVar[tuple[str, ...]]
     frozen: Frozen
-
-    def __init__(self, config: Config, dataset: Any, frozen: Frozen) -> None:
-        """Builds the stage; reads no data.
-
-        Args:
-          config: the whole configuration.
-          dataset: of `data_pipelines.prepare`; None where nothing is loaded and nothing evaluated.
-          frozen: parameters of the stages in `needs`; empty where no values are computed.
-        """
-        ...
 
     def init(self, key: PRNGKeyArray, frozen: Frozen, batch: Batch) -> Mapping[str, Any]:
         """Initial variables. Only the collection `params` is trained, and there may be no other."""
@@ -112,4 +101,27 @@ class Stage(Protocol):
         ...
 
 
-__all__ = ["Batch", "Frozen", "Stage"]
+@runtime_checkable
+class StageClass(Protocol):
+    """The class of a stage, as in the registry (`flam_jax.training.stages`).
+
+    Attributes:
+      name: of the stage.
+      needs: names of the stages whose parameters it takes as `frozen`.
+    """
+
+    name: str
+    needs: tuple[str, ...]
+
+    def __call__(self, config: Config, dataset: Any, frozen: Frozen) -> Stage:
+        """Builds the stage; reads no data.
+
+        Args:
+          config: the whole configuration.
+          dataset: of `data_pipelines.prepare`; None where nothing is loaded and nothing evaluated.
+          frozen: parameters of the stages in `needs`; empty where no values are computed.
+        """
+        ...
+
+
+__all__ = ["Batch", "Frozen", "Stage", "StageClass"]

@@ -33,7 +33,7 @@ class TrainState:
 
 
 def learning_rate(step: ArrayLike, training: Config, span: Span = WHOLE) -> jax.Array:
-    """Learning rate of update `step` (from 0) where parts are trained in `span` alone: a training of its own in there.
+    """Learning rate of update `step` (from 0) of a part that is trained within `span`, as if there were no other steps.
 
     Linear warm-up from the span's first step, then constant or a cosine to 0 at its last. The first update has a
     non-zero rate, and update `warmup_steps` the full one.

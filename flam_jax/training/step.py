@@ -60,8 +60,8 @@ def train_step(
 
     Returns:
       The next state, and f32 scalars: the stage's own metrics, `loss`, `grad_norm` (before clipping), `param_norm`,
-      `learning_rate`, and the bool `finite`. Where that is false the state is as it was, but for its step, when
-      `training.on_nonfinite` says so.
+      `learning_rate`, and the bool `finite`. Where that is false and `training.on_nonfinite` is "skip", only the step
+      of the state changes.
     """
     key = jax.random.fold_in(stream_key(seed, stage.name, "loss"), state.step)
     progress = state.step.astype(jnp.float32) / training.num_steps
@@ -155,7 +155,7 @@ class CompiledStep:
     Attributes:
       run: `(state, frozen, batch) -> (state, metrics)`; the state's buffers are donated.
       flops: of all devices together: matrix products and convolutions, loops as often as they run.
-      bytes: memory of one device: arguments, results and temporaries. None where the compiler does not say.
+      bytes: memory of one device: arguments, results and temporaries. None where the compiler does not report it.
     """
 
     run: Callable[[Any, Frozen, Any], tuple[Any, Any]]

@@ -23,7 +23,7 @@ class Together:
     """
 
     def __init__(self, runs: Sequence[Run]):
-        """Takes runs that go on from the same step; what the first one keeps frozen serves all."""
+        """Takes runs that resume from the same step. The frozen parameters of the first one serve all."""
         self._runs, self._first = runs, runs[0]
         self.stage, self.training = self._first.stage, self._first.training
         self.end = self._first.end

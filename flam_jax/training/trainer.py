@@ -28,8 +28,8 @@ def train(
 ) -> dict[str, Any]:
     """Trains one stage up to `config[stage.name].training.num_steps`, from its last checkpoint if there is one.
 
-    A run that was killed, or ended by SIGTERM, goes on when called again and ends in the same parameters (on CPU bit
-    for bit) and the same metric values as one that never was. A finished stage is restored and returned at once,
+    A run that was killed, or ended by SIGTERM, resumes when called again and ends in the same parameters (on CPU bit
+    for bit) and the same metric values as an uninterrupted one. A finished stage is restored and returned at once,
     without a loader.
 
     Args:
@@ -56,8 +56,8 @@ def train_together(
     """As `train`, for one stage of several runs that differ in nothing but their seeds, as one program.
 
     The step is vmapped over the runs: for devices that one run does not fill. On disk every run is like one that was
-    trained by itself, and may go on alone, or with others; its seconds are those of the whole program. Runs whose last
-    checkpoints are of different steps are trained one group of equals after the other.
+    trained alone, and may be resumed alone or with others; its seconds are those of the whole program. Runs are grouped
+    by the steps of their last checkpoints; the groups are trained one after the other.
 
     Args:
       jobs: the runs; what their stages keep frozen must be the same.
@@ -84,7 +84,7 @@ def train_together(
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(StopRequest(jax.process_count()))
         folders = [stack.enter_context(Checkpoints(job.directory, job.training.checkpoints_kept)) for job in jobs]
-        groups: dict[int, list[int]] = {}  # numbers of the jobs, by the step that they go on from
+        groups: dict[int, list[int]] = {}  # numbers of the jobs, by the step that they resume from
         for index, checkpoints in enumerate(folders):
             groups.setdefault(checkpoints.latest_step() or 0, []).append(index)
         found: dict[int, Any] = {}
@@ -101,7 +101,7 @@ def train_together(
 def _train_group(
     members: Sequence[tuple[Job, Checkpoints]], mesh: Mesh, rules: tuple[Rule, ...], stop: StopRequest
 ) -> list[Any]:
-    """Trains runs that go on from the same step; returns their parameters."""
+    """Trains runs that resume from the same step; returns their parameters."""
     runs: list[Run] = []
     with contextlib.ExitStack() as stack:
         for job, checkpoints in members:

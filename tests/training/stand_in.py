@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,8 +16,6 @@ from flam_jax.training.state import WHOLE, Span
 
 class TinyStage:
     """Predicts a frame from a noisy view of it with one hidden layer; counts its traces."""
-
-    needs: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
         self,
@@ -47,8 +45,8 @@ class TinyStage:
         self.traces += 1
         x = batch["frames"].reshape((*batch["frames"].shape[:2], -1)).astype(jnp.float32) / 255
         noisy = x + 0.1 * (1 - progress) * jax.random.normal(key, x.shape)
-        hidden = jnp.tanh(noisy @ params["into"]["kernel"] + params["into"]["bias"])
-        error = jnp.square(hidden @ params["out"]["kernel"] + params["out"]["bias"] - x).mean()
+        hidden = jnp.tanh(noisy @ params["into"]["kernel"] + params["into"]["bias"][None, None])
+        error = jnp.square(hidden @ params["out"]["kernel"] + params["out"]["bias"][None, None] - x).mean()
         marked = (batch["frames"][:, 0, 0, 0, 0] == 255).any()  # the stand-in loader marks the bad record so
         return error * jnp.where(marked, jnp.nan, 1.0), {"error": error, "progress": progress}
 

@@ -230,7 +230,7 @@ def test_a_run_whose_last_checkpoint_is_gone_says_so_and_goes_on(
     shutil.rmtree(tmp_path / "tokenizer" / "checkpoints" / "12")
     capsys.readouterr()
     assert same(train(TinyStage(), config, tmp_path), straight[1])
-    assert "was done up to step 12, but its checkpoint is gone; goes on from step 8" in capsys.readouterr().out
+    assert "was done up to step 12, but its checkpoint is gone; resumes from step 8" in capsys.readouterr().out
     assert values(tmp_path) == values(straight[0])
 
 
@@ -349,7 +349,7 @@ def test_runs_that_were_trained_together_go_on_alone_and_the_other_way_round(tmp
     with pytest.raises(RuntimeError, match="killed"):
         train_together(seed_jobs(tmp_path / "cut", (0, 1), killed_in_the_second))
     (first,) = train_together(seed_jobs(tmp_path / "cut", (0,)))  # from step 8, alone
-    both = train_together(seed_jobs(tmp_path / "cut", (0, 1)))  # one is done, the other goes on from step 8
+    both = train_together(seed_jobs(tmp_path / "cut", (0, 1)))  # one is done, the other resumes from step 8
     assert close(first, straight[0])
     assert close(both, straight)
 

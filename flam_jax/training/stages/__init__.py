@@ -6,7 +6,7 @@ from typing import Any
 import jax
 
 from flam_jax.config import Config
-from flam_jax.training.stage import Stage
+from flam_jax.training.stage import StageClass
 
 # Module and class; imported when asked for.
 STAGES = {
@@ -15,7 +15,7 @@ STAGES = {
 }
 
 
-def find_stage(name: str) -> type[Stage]:
+def find_stage(name: str) -> StageClass:
     """The class of a stage, one of `STAGES`."""
     module, class_name = STAGES[name]
     return getattr(importlib.import_module(module), class_name)

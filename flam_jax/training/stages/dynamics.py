@@ -29,13 +29,13 @@ from flam_jax.world_model import WorldModel
 
 
 class DynamicsStage:
-    """Next-feature prediction with a penalty on what the latent actions say."""
+    """Next-feature prediction with a penalty on the nats that the latent actions carry."""
 
     name = "dynamics"
     needs: ClassVar[tuple[str, ...]] = ("tokenizer",)
 
     def __init__(self, config: Config, dataset: Any, frozen: Frozen):
-        """As `Stage`."""
+        """As `StageClass`."""
         self.config, self.dataset, self.frozen = config, dataset, frozen
         self.tokenizer, self.module = build_tokenizer(config), build_dynamics(config)
         self.fields = config.dynamics
@@ -164,7 +164,7 @@ class DynamicsStage:
         return jax.lax.stop_gradient(features)  # type: ignore
 
     def _true_actions(self, batch: Batch) -> jax.Array | None:
-        """The actions that the model is told, if it is."""
+        """The true actions, for a model that takes them; None for one that infers its own."""
         if isinstance(self.module, ActionConditioned):
             return self.module.joint_token(jnp.asarray(batch["actions"], jnp.int32))
         return None
@@ -228,7 +228,7 @@ class DynamicsStage:
         return {name: jnp.asarray(value) for name, value in batch.items()}
 
     def _pictures(self, variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        """Rollouts, true frames above imagined ones, and what every factor looks at."""
+        """Rollouts, true frames above imagined ones, and the masks of the factors."""
         model = WorldModel.from_parts(self.config, self.frozen["tokenizer"], variables["params"])
         clips, true, context = self._clips["frames"], self._clips.get("actions"), self.config.evaluation.context
         actions = model.infer_actions(clips, true)[:, context - 1 :]

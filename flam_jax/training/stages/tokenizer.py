@@ -1,4 +1,4 @@
-"""Stage 1: the tokenizer learns to draw frames from codes."""
+"""Stage 1: the tokenizer learns to reconstruct frames from codes."""
 
 import functools
 from collections.abc import Mapping, Sequence
@@ -24,13 +24,13 @@ NUM_PICTURES = 8
 
 
 class TokenizerStage:
-    """Reconstruction of single frames; windows of several only tell which pixels move."""
+    """Reconstruction of single frames. Windows of several frames only show which pixels change."""
 
     name = "tokenizer"
     needs: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, config: Config, dataset: Any, frozen: Frozen):
-        """As `Stage`."""
+        """As `StageClass`."""
         self.config, self.dataset, self.frozen = config, dataset, frozen
         self.module = build_tokenizer(config)
         fields = ("change_weight", "l1_weight", "l2_weight", "gradient_weight", "consistency_weight")
