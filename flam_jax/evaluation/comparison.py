@@ -26,12 +26,12 @@ CLAIMED = {
     "true_action_mlp": ("and by a perceptron", ("actions", "leak", "true_action", "action_mlp")),
     "directed_map": (
         "groups of latent actions that are true ones in their direction",
-        ("actions", "directed_map", "accuracy"),
+        ("actions", "direction_aware_clusters", "accuracy"),
     ),
 }
 NUMBERS = {
     **CLAIMED,
-    "action_map": ("and that are true ones in any direction", ("actions", "map", "accuracy")),
+    "action_map": ("and that are true ones in any direction", ("actions", "clusters", "accuracy")),
     "leak": ("next cell from the action alone", ("actions", "leak", "position", "action_mlp")),
     "attention": ("attention on agents, lowest", ("binding", "attention", min)),
     "holders": ("slots that hold agents", ("binding", "holders", lambda holders: len(set(holders)))),

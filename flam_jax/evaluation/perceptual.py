@@ -96,7 +96,7 @@ def clip_features(
     }
     found = {name: np.asarray(_features(parameters, jnp.asarray(video))) for name, video in videos.items()}
     still = np.broadcast_to(blank, (1, steps, *blank.shape))  # one clip tells of all
-    return found | {"blank": np.repeat(np.asarray(_features(parameters, jnp.asarray(still))), len(frames), axis=0)}
+    return found | {"median": np.repeat(np.asarray(_features(parameters, jnp.asarray(still))), len(frames), axis=0)}
 
 
 @jax.jit

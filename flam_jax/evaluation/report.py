@@ -23,12 +23,12 @@ from flam_jax.schema import field_names, get_field
 from flam_jax.world_model import WorldModel
 
 FILE = "report.html"
-COLORS = {"predicted": "#2563c9", "ceiling": "#2e9e5b", "copy_last": "#c77d11", "blank": "#9a9a9a"}
+COLORS = {"predicted": "#2563c9", "ceiling": "#2e9e5b", "copy_last": "#c77d11", "median": "#9a9a9a"}
 NAMES = {
     "predicted": "imagined",
     "ceiling": "tokenizer's reconstruction (ceiling)",
     "copy_last": "last frame repeated (floor)",
-    "blank": "median image (floor)",
+    "median": "median frame (floor)",
 }
 # What the paper reports for the same data (PAPER: protocol and results). Sizes, corpora and training differ.
 PAPER_PSNR = {"multigrid 4 agents": "56.5 (128x128)"}
@@ -178,7 +178,7 @@ def _prediction(config: Config, result: dict[str, Any]) -> str:
     metrics += [("lpips", "LPIPS")] if "lpips_mean" in judged else []
     for metric, name in metrics:
         keys = {source: metric if source == "predicted" else f"{source}_{metric}" for source in NAMES}
-        short = {"predicted": "imagined", "ceiling": "ceiling", "copy_last": "copy last", "blank": "median image"}
+        short = {"predicted": "imagined", "ceiling": "ceiling", "copy_last": "copy last", "median": "median frame"}
         lines = [
             Line(short[source], list(steps), rollout[key], COLORS[source], source != "predicted", source == "predicted")
             for source, key in keys.items()
@@ -305,8 +305,8 @@ def _actions(result: dict[str, Any]) -> str:
             "true action, which the model never saw, and the next cell only together with the current one.</p>"
             + table(["read from", "next cell right", "move right", "true action right"], rows)
         )
-    if "map" in actions:
-        body += _map(actions["map"], actions.get("directed_map"))
+    if "clusters" in actions:
+        body += _map(actions["clusters"], actions.get("direction_aware_clusters"))
     if "transfer" in actions:
         body += _transfer(actions["transfer"], result["rollout"])
     return f"<section><h2>Latent actions</h2>{body}</section>"

@@ -19,7 +19,7 @@ from flam_jax.evaluation.networks.lpips import Lpips
 from flam_jax.world_model import Observation, WorldModel
 
 # What is scored, in the order of the array axis "source".
-SOURCES = ("predicted", "ceiling", "copy_last", "blank")
+SOURCES = ("predicted", "ceiling", "copy_last", "median")
 # What stands for a number whose network the user has not supplied.
 NO_WEIGHTS = "not computed: no weights"
 

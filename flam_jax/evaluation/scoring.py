@@ -171,9 +171,9 @@ def score(config: Config, world_model: WorldModel, dataset: Any) -> dict[str, An
             fit = (fit_actions, fit_places, fit_chosen)
             result["actions"]["leak"] = leak.action_leak(fit, test, holders, grid_size)
             chosen, choices = test[2], true_actions(config)[1]
-            result["actions"]["map"] = actions.action_map(seen.action_mean, chosen[:, :-1], holders, choices)
+            result["actions"]["clusters"] = actions.action_map(seen.action_mean, chosen[:, :-1], holders, choices)
             directed = actions.directed_actions(chosen, places, record["directions"])
-            result["actions"]["directed_map"] = actions.action_map(
+            result["actions"]["direction_aware_clusters"] = actions.action_map(
                 seen.action_mean, directed, holders, actions.DIRECTED_ACTIONS
             )
             result["actions"]["transfer"] = _transfer(world_model, dataset, played, context)

@@ -21,7 +21,7 @@ from flam_jax.evaluation.networks.weights import WeightsError
 from tests.evaluation.networks import random_weights
 from tests.tiny import BoardDataset, tiny_config, tiny_model
 
-PREFIXES = ("", "ceiling_", "copy_last_", "blank_")
+PREFIXES = ("", "ceiling_", "copy_last_", "median_")
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +86,7 @@ def test_with_weights_everything_is_a_number(folder: Path, tmp_path: Path) -> No
         assert rollout[f"{prefix}fvd"] > 0
     page = (tmp_path / "report.html").read_text()
     assert f"{rollout['lpips_mean']:.4f}" in page
-    assert f"{rollout['blank_fvd']:.1f}" in page
+    assert f"{rollout['median_fvd']:.1f}" in page
     assert "LPIPS (vgg): less is better." in page
     assert "not computed" not in page
 
@@ -102,7 +102,7 @@ def test_with_weights_everything_is_a_number(folder: Path, tmp_path: Path) -> No
     features = [np.asarray(perceptual._features(dict.fromkeys(NETWORKS["i3d"]), x), np.float64) for x in (copied, true)]
     assert rollout["copy_last_fvd"] == pytest.approx(frechet_distance(*features), abs=0.01)
     blank = np.pad(np.full((3, 12), 90.0), ((0, 0), (0, 388)))
-    assert rollout["blank_fvd"] == pytest.approx(frechet_distance(blank, features[1]), abs=0.01)
+    assert rollout["median_fvd"] == pytest.approx(frechet_distance(blank, features[1]), abs=0.01)
 
 
 def test_true_frames_are_at_no_distance_and_a_shift_in_brightness_is(folder: Path) -> None:

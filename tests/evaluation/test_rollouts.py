@@ -35,15 +35,15 @@ def test_floors_by_hand():
     by_hand = -10 * np.log10(np.mean((true - last) ** 2, axis=(2, 3, 4)))
     np.testing.assert_allclose(score("copy_last", rolled()), by_hand, rtol=1e-4)
     by_hand = -10 * np.log10(np.mean((true - 90 / 255) ** 2, axis=(2, 3, 4)))
-    np.testing.assert_allclose(score("blank", rolled()), by_hand, rtol=1e-4)
+    np.testing.assert_allclose(score("median", rolled()), by_hand, rtol=1e-4)
 
 
 def test_nothing_moves_in_a_still_clip():
     part = rolled("still")
     np.testing.assert_allclose(score("copy_last", part), metrics.HIGHEST_PSNR, rtol=1e-6)
     # The blank is the first clip's only frame.
-    np.testing.assert_allclose(score("blank", part)[0], metrics.HIGHEST_PSNR, rtol=1e-6)
-    assert score("blank", part)[1].max() < 40
+    np.testing.assert_allclose(score("median", part)[0], metrics.HIGHEST_PSNR, rtol=1e-6)
+    assert score("median", part)[1].max() < 40
     assert part.moving_count.max() == 0
 
 
@@ -62,11 +62,11 @@ def test_the_summary_averages_frames_over_clips():
     found = rollouts.summarize([rolled(), rolled()])
     assert found["clips"] == 6
     np.testing.assert_allclose(found["psnr"], score("predicted", rolled()).mean(0), atol=1e-3)
-    np.testing.assert_allclose(found["blank_psnr_mean"], score("blank", rolled()).mean(), atol=1e-3)
+    np.testing.assert_allclose(found["median_psnr_mean"], score("median", rolled()).mean(), atol=1e-3)
     assert len(found["ceiling_ssim"]) == STEPS
     error = (10 ** (-score("copy_last", rolled()) / 10)).mean(0)
     np.testing.assert_allclose(found["copy_last_pooled_psnr"], -10 * np.log10(error), atol=1e-3)
-    assert found["lpips"] == found["ceiling_lpips_mean"] == found["blank_fvd"] == "not computed: no weights"
+    assert found["lpips"] == found["ceiling_lpips_mean"] == found["median_fvd"] == "not computed: no weights"
 
 
 def test_moving_pixels_are_pooled():

@@ -42,7 +42,7 @@ def test_the_file_holds_what_is_promised(folder):
     assert result["steps"] == {"tokenizer": 30, "dynamics": 50}
     assert result["seconds"]["dynamics"] == 1.5
     assert result["seconds"]["evaluation"] > 0
-    for key in ("psnr", "ssim", "ceiling_psnr", "copy_last_psnr", "blank_psnr"):
+    for key in ("psnr", "ssim", "ceiling_psnr", "copy_last_psnr", "median_psnr"):
         assert len(result["rollout"][key]) == 4
     assert result["rollout"]["clips"] == 5
     assert len(result["binding"]["attention"]) == 2
@@ -52,8 +52,8 @@ def test_the_file_holds_what_is_promised(folder):
     assert 0 <= result["dci"]["disentanglement"] <= 1
     assert 0 <= result["dci"]["completeness"] <= 1
     assert set(result["actions"]["leak"]) == {"position", "move", "true_action"}
-    assert np.shape(result["actions"]["map"]["confusion"]) == (3, 4)
-    assert np.shape(result["actions"]["directed_map"]["confusion"]) == (16, 17)
+    assert np.shape(result["actions"]["clusters"]["confusion"]) == (3, 4)
+    assert np.shape(result["actions"]["direction_aware_clusters"]["confusion"]) == (16, 17)
     assert len(result["actions"]["transfer"]["psnr"]) == 4
     assert len(result["actions"]["transfer"]["exchanged"]["psnr"]) == 4
     assert 0 < result["actions"]["transfer"]["displaced"] <= 1
@@ -131,7 +131,7 @@ def test_the_command(folder, monkeypatch, capsys):
     assert capsys.readouterr().out.startswith("val: PSNR")
     after = json.loads((folder / "run" / scoring.FILE).read_text())
     assert after["split"] == "val"
-    assert not np.allclose(after["rollout"]["blank_psnr"], json.loads(before)["rollout"]["blank_psnr"])
+    assert not np.allclose(after["rollout"]["median_psnr"], json.loads(before)["rollout"]["median_psnr"])
 
 
 def test_the_command_names_what_is_wrong(tmp_path, capsys):
