@@ -110,7 +110,7 @@ FLOORS = [
     {"tokenizer", "schema", "pictures", "cluster"},
     {"dynamics", "config"},
     {"baselines", "checkpoints", "command_line"},
-    {"build"},
+    {"build", "reports"},
     {"world_model"},
     {"training", "evaluation"},
     {"main", "studies", "topology"},

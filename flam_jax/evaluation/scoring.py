@@ -17,10 +17,11 @@ from flam_jax.config import Config, config_hash
 from flam_jax.evaluation import actions, binding, cells, leak, perceptual
 from flam_jax.evaluation import rollouts as rolling
 from flam_jax.evaluation.dci import chance_likelihood, dci
+from flam_jax.evaluation.examples import rollout_examples
 from flam_jax.evaluation.networks.lpips import Lpips
-from flam_jax.evaluation.report import write_report
 from flam_jax.evaluation.rollouts import rounded
 from flam_jax.evaluation.transfer import transfer
+from flam_jax.reports.run_report import write_report
 from flam_jax.world_model import WorldModel
 
 FILE = "evaluation.json"
@@ -76,7 +77,7 @@ def evaluate(
     result["seconds"]["evaluation"] = round(time.monotonic() - began, 1)
     if jax.process_index() == 0:
         checkpoints.write_text(workdir / FILE, json.dumps(result, indent=1) + "\n")
-        write_report(config, workdir, result, world_model, dataset)
+        write_report(config, workdir, result, rollout_examples(config, world_model, dataset))
     return result
 
 
