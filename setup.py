@@ -37,7 +37,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["flam_jax*", "data_pipelines*"]),
-    package_data={"flam_jax": ["py.typed", "reports/templates/*"]},
+    package_data={"flam_jax": ["py.typed", "reports/templates/*", "studies/notes/*"]},
     install_requires=[
         "absl-py>=2.1",
         "array-record>=0.7.2",

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from flam_jax.reports.formats import short_power
+
 WIDTH, HEIGHT = 4.8, 2.9  # inches, of a chart whose legend takes one line; each further line adds LEGEND_LINE
 LEFT, RIGHT, TOP, BOTTOM = 0.62, 0.14, 0.34, 0.74
 LEGEND_LINE = 0.2
@@ -184,6 +186,8 @@ def round_ticks(low: float, high: float, logarithmic: bool) -> list[float]:
 def _number(value: float) -> str:
     if abs(value) >= 10_000:
         return f"{value / 1000:g}k"
+    if 0 < abs(value) < 0.01:
+        return short_power(value)
     return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
 
 

@@ -36,6 +36,12 @@ def duration(seconds: float | int) -> str:
     return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
+def short_power(value: float | int) -> str:
+    """A small number: 0.0001 is `1e-4`, 0.005 is `5e-3`."""
+    digits, _, exponent = f"{value:.2e}".partition("e")
+    return f"{float(digits):g}e{int(exponent)}"
+
+
 def with_interval(mean: float | int, half_width: float | int | None, digits: int, best_is_one: bool = False) -> str:
     """A mean, and half of the width of its interval where there is one: `48.66 ± 0.01`."""
     text = bounded(mean, digits) if best_is_one else f"{mean:,.{digits}f}"
@@ -44,4 +50,4 @@ def with_interval(mean: float | int, half_width: float | int | None, digits: int
     return text if half_width is None else f"{text} ± {half_width:,.{digits}f}"
 
 
-__all__ = ["bounded", "count_share", "duration", "share", "with_interval"]
+__all__ = ["bounded", "count_share", "duration", "share", "short_power", "with_interval"]

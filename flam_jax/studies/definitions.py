@@ -145,7 +145,7 @@ def _by_beta(row: Row, betas: Sequence[float]) -> tuple[Row, ...]:
     return tuple(
         row.varied(
             f"{row.key}_beta_{beta:g}".replace("-", "_"),
-            f"β = {beta:g}",
+            f"β = {beta:.0e}".replace("e-0", "e-") if beta < 1 else f"β = {beta:g}",
             {"kl_weight": beta, "kl_weight_final": beta},
             compared_with="flam",
             series=row.key,

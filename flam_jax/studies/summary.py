@@ -36,6 +36,10 @@ def _below_ceiling(rollout: Mapping[str, Any]) -> float:
     return rollout["ceiling_psnr_mean"] - rollout["psnr_mean"]
 
 
+def _total(seconds: Mapping[str, Any]) -> float:
+    return seconds["dynamics"] + seconds["evaluation"]
+
+
 # First what claims are about, of which differences are shown too.
 HEADLINE_METRICS = {
     "psnr_mean": Number("PSNR mean", ("rollout", "psnr_mean"), 2),
@@ -78,9 +82,10 @@ NUMBERS = {
     "copy_last_psnr_mean": Number("last frame PSNR mean", ("rollout", "copy_last_psnr_mean"), 2),
     "steps": Number("training, steps", ("steps", "dynamics"), 0, has_interval=False),
     "seconds": Number("training, s", ("seconds", "dynamics"), 0),
+    "total_seconds": Number("training and evaluation, s", ("seconds", _total), 0),
     "parameters": Number("parameters", ("parameters", "dynamics"), 0, has_interval=False),
 }
-# These compare slots: a model of one slot has them by construction (it has no C).
+# These compare slots: they are left out for a model of one slot, which has no C.
 SLOT_METRICS = ("disentanglement", "completeness", "informativeness", "cover")
 # What bounds the KL of latent actions: rows of a series that differ on these axes alone are points of one curve.
 BOTTLENECKS = ("beta", "codes")
@@ -145,7 +150,7 @@ def summarize(runs: Sequence[FinishedRun]) -> dict[str, Any]:
     Returns:
       `{column: {key of the row: {"name", "model", "compared_with", "series", "axis", "position", "seeds": [...],
       "numbers": {name: {"mean", "half_width", "values"}}, "psnr": [[one per step] per seed], "ceiling_psnr": likewise,
-      "devices": [...]}}}`.
+      "devices": [...]}}}`. `SLOT_METRICS` are left out for models of one slot.
     """
     columns: dict[str, Any] = {}
     for run in runs:
@@ -165,6 +170,8 @@ def summarize(runs: Sequence[FinishedRun]) -> dict[str, Any]:
                 cell["numbers"].setdefault(name, {"values": []})["values"].append(value)
     for rows in columns.values():
         for cell in rows.values():
+            if "completeness" not in cell["numbers"]:
+                cell["numbers"] = {name: of for name, of in cell["numbers"].items() if name not in SLOT_METRICS}
             for entry in cell["numbers"].values():
                 entry["mean"], entry["half_width"] = interval(entry["values"])
     return columns
@@ -173,7 +180,7 @@ def summarize(runs: Sequence[FinishedRun]) -> dict[str, Any]:
 def differences(rows: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Every row less the row that it is compared with (`compared_with`), in the numbers of `HEADLINE_METRICS`.
 
-    Rows whose other row is not finished are left out. `SLOT_METRICS` are left out for models of one slot.
+    Rows whose other row is not finished are left out.
 
     Args:
       rows: of a column, from `summarize`.
@@ -190,8 +197,7 @@ def differences(rows: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         both = (cell["numbers"], rows[other]["numbers"])
         numbers = {}
         for name in HEADLINE_METRICS:
-            needed = (name, "completeness") if name in SLOT_METRICS else (name,)
-            if all(entry in of for entry in needed for of in both):
+            if all(name in of for of in both):
                 apart = difference(*(of[name]["values"] for of in both))
                 numbers[name] = dict(zip(("mean", "half_width"), apart, strict=True))
         found[row] = {"less": other, "numbers": numbers}
