@@ -113,7 +113,8 @@ FLOORS = [
     {"build", "reports"},
     {"world_model"},
     {"training", "evaluation"},
-    {"main", "studies", "topology"},
+    {"main", "topology"},
+    {"studies"},
     {"reproduce"},
 ]
 PURE = ("tokenizer", "dynamics", "baselines")
