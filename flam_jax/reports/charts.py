@@ -4,6 +4,7 @@ import io
 import itertools
 import math
 import re
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,7 @@ from flam_jax.reports.formats import short_power
 
 WIDTH, HEIGHT = 4.8, 2.9  # inches, of a chart whose legend takes one line; each further line adds LEGEND_LINE
 LEFT, RIGHT, TOP, BOTTOM = 0.62, 0.14, 0.34, 0.74
-LEGEND_LINE = 0.2
+LEGEND_LINE = 0.178
 TICK_ROOM = 0.34  # inches between two ticks that stand at values themselves
 LETTER, LEGEND_KEY = 0.074, 0.4  # estimates, in inches
 INK, FAINT = "#4b5563", "#e2e5ea"  # pages replace them by colours of their theme
@@ -79,9 +80,9 @@ def line_chart(
     from matplotlib.figure import Figure
     from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-    names = [line.name for line, _ in drawn if line.name]
+    names = [_wrapped(line.name) for line, _ in drawn if line.name]
     columns = max(1, int((WIDTH - LEFT) / (LEGEND_KEY + LETTER * max(map(len, names), default=0))))
-    legend_lines = math.ceil(len(names) / columns)
+    legend_lines = sum(name.count("\n") for name in names) + math.ceil(len(names) / columns)
     bottom = BOTTOM + LEGEND_LINE * max(0, legend_lines - 1)
     height = HEIGHT + LEGEND_LINE * max(0, legend_lines - 1)
     with mpl.rc_context({"svg.hashsalt": "flam_jax", "svg.fonttype": "path", "font.family": "DejaVu Sans"}):
@@ -131,13 +132,18 @@ def line_chart(
     return Chart(title, _compact(file.getvalue(), title))
 
 
+def _wrapped(name: str) -> str:
+    """A name in lines that fit below the chart."""
+    return "\n".join(textwrap.wrap(name, int((WIDTH - LEFT - LEGEND_KEY) / LETTER)))
+
+
 def _draw(axes: Any, line: Line, part: Sequence[tuple[float, float]], order: float) -> None:
     alone = sum(not math.isnan(y) for _, y in part) == 1
     axes.plot(
         [x for x, _ in part],
         [y for _, y in part],
         color=line.color,
-        label=line.name or "_",
+        label=_wrapped(line.name) or "_",
         zorder=order,
         linestyle="none" if not line.joined else "--" if line.dashed else "-",
         linewidth=6 if line.wide else 1.5,

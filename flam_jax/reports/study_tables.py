@@ -1,6 +1,5 @@
 """Tables and charts of a study, from the contents of its `results.json`; for its page and for documents."""
 
-import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -148,7 +147,11 @@ def column_charts(result: Mapping[str, Any], column: str) -> dict[str, Chart]:
         found["information"] = _by_information(rows, series["bottleneck"])
     for axis, described in result["axes"].items():
         models = [
-            (series_name(rows, keys), [(rows[key]["position"][axis], rows[key]["numbers"]) for key in keys])
+            (
+                series_name(rows, keys),
+                _color(rows, keys),
+                [(rows[key]["position"][axis], rows[key]["numbers"]) for key in keys],
+            )
             for keys in series[axis]
         ]
         if models:
@@ -163,12 +166,13 @@ def by_agents(result: Mapping[str, Any]) -> Chart | None:
     if len(counts) < 2:
         return None
     models = []
-    for row, cell in columns[next(iter(counts))].items():
+    first = columns[next(iter(counts))]
+    for row, cell in first.items():
         points = [
             (count, columns[column][row]["numbers"]) for column, count in counts.items() if row in columns[column]
         ]
         if len(points) > 1:
-            models.append((cell["name"], points))
+            models.append((cell["name"], _color(first, [row]), points))
     return _below_the_ceiling("PSNR mean, dB, by the number of agents", models, "agents", False) if models else None
 
 
@@ -178,13 +182,20 @@ def series_name(rows: Mapping[str, Any], keys: Sequence[str]) -> str:
     return rows[series]["name"] if series in keys else rows[keys[0]]["model" if len(keys) > 1 else "name"]
 
 
+def _color(rows: Mapping[str, Any], keys: Sequence[str]) -> str:
+    """The colour of a series, which is that of the row that starts it."""
+    series = rows[keys[0]]["series"]
+    return COLORS[list(rows).index(series if series in keys else keys[0]) % len(COLORS)]
+
+
 def _by_step(rows: Mapping[str, Any]) -> Chart:
     """PSNR by step, a line a seed; a dashed line once there are more rows than colours."""
     lines = []
     for number, cell in enumerate(rows.values()):
         for index, psnr in enumerate(cell["psnr"]):
-            name, color = cell["name"] if index == 0 else "", COLORS[number % len(COLORS)]
-            lines.append(Line(name, range(1, len(psnr) + 1), psnr, color, dashed=number >= len(COLORS)))
+            name, dashed = cell["name"] if index == 0 else "", number >= len(COLORS)
+            color = COLORS[number % len(COLORS)]
+            lines.append(Line(name, range(1, len(psnr) + 1), psnr, color, dashed=dashed))
     ceilings = {tuple(ceiling) for cell in rows.values() for ceiling in cell["ceiling_psnr"]}
     for index, ceiling in enumerate(sorted(ceilings)):
         name = "" if index else "tokenizer (ceiling)"
@@ -195,7 +206,8 @@ def _by_step(rows: Mapping[str, Any]) -> Chart:
 def _by_information(rows: Mapping[str, Any], series: Sequence[Sequence[str]]) -> Chart:
     """Mean PSNR by KL: every seed a dot, the rows of a series joined at their means."""
     lines = []
-    for color, keys in zip(itertools.cycle(COLORS), series, strict=False):
+    for keys in series:
+        color = _color(rows, keys)
         found = sorted((rows[key]["numbers"] for key in keys), key=lambda numbers: numbers["kl"]["mean"])
         kl, psnr = ([value for numbers in found for value in numbers[name]["values"]] for name in ("kl", "psnr_mean"))
         lines.append(Line(series_name(rows, keys), kl, psnr, color, joined=False))
@@ -207,7 +219,7 @@ def _by_information(rows: Mapping[str, Any], series: Sequence[Sequence[str]]) ->
 
 def _below_the_ceiling(
     title: str,
-    models: Sequence[tuple[str, Sequence[tuple[float | int, Mapping[str, Any]]]]],
+    models: Sequence[tuple[str, str, Sequence[tuple[float | int, Mapping[str, Any]]]]],
     x_name: str,
     logarithmic: bool,
 ) -> Chart:
@@ -215,12 +227,12 @@ def _below_the_ceiling(
 
     Args:
       title: of the chart.
-      models: name, and x and the numbers of each of its rows.
+      models: name, colour, and x and the numbers of each of its rows.
       x_name: shown below the axis.
       logarithmic: scale of the horizontal axis.
     """
     lines, ceilings = [], {}
-    for color, (model, points) in zip(itertools.cycle(COLORS), models, strict=False):
+    for model, color, points in models:
         seeds = [(x, value) for x, numbers in points for value in numbers["psnr_mean"]["values"]]
         lines.append(Line(model, [x for x, _ in seeds], [y for _, y in seeds], color, joined=False))
         lines.append(Line("", [x for x, _ in points], [numbers["psnr_mean"]["mean"] for _, numbers in points], color))
