@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -15,7 +16,8 @@ import pytest
 
 from flam_jax import main, reproduce
 from flam_jax.build import build_dynamics
-from flam_jax.config import config_hash, field_names, get_field
+from flam_jax.command_line import parse_arguments
+from flam_jax.config import config_hash, field_names, get_field, load_config
 from flam_jax.process import COMPILED
 from flam_jax.schema import CHOICES
 from flam_jax.studies import PRESETS, STUDIES, cells, run
@@ -166,7 +168,7 @@ def test_together_the_seeds_of_a_row_are_one_program(tmp_path, monkeypatch):
     """The tokenizer alone, then every row with all its seeds."""
     calls = []
 
-    def alone(config, folder, last):
+    def alone(config, folder, last, command):
         calls.append((last, [config.seed]))
         return 0
 
@@ -205,6 +207,14 @@ def test_the_settings_are_what_the_rows_change_and_what_the_user_does():
     assert {fields["dynamics.training.weight_decay"] for fields in grid.values()} == {0.25}
     same = {"seed", "tokenizer.restore_from", "dynamics.model_dim", "data.name"}
     assert not same & {name for fields in grid.values() for name in fields}
+
+
+def test_the_command_of_a_run_makes_its_configuration():
+    runs = run.plan(cells("information", "cpu"), Path("study"), {"dynamics.training.weight_decay": "0.25"})
+    for planned in (runs[1], runs[-1]):
+        options = parse_arguments(shlex.split(planned.command)[3:])
+        assert load_config(options.config, overrides=dict(options.overrides)) == planned.config
+        assert options.workdir == str(planned.folder)
 
 
 def test_tuning_tries_no_model_less_often_than_flam_and_never_looks_at_the_test_split():

@@ -45,6 +45,17 @@ class Run:
         """Where `flam_jax.main.run` ends."""
         return "report" if self.cell else "tokenizer"
 
+    @property
+    def command(self) -> str:
+        """The command that makes the run alone; "" for one that trains the tokenizer of a column."""
+        if self.cell is None:
+            return ""
+        default = load_config(self.cell.experiment, self.cell.arguments)
+        fields = {name: get_field(self.config, name) for name in field_names(self.config)}
+        changed = [f"--config.{name}={_flag_text(v)}" for name, v in fields.items() if v != get_field(default, name)]
+        experiment = f"--config={self.cell.experiment}:{self.cell.arguments}"
+        return shlex.join(["python", "-m", "flam_jax.main", experiment, *changed, f"--workdir={self.folder}"])
+
     def is_done(self) -> bool:
         """Whether the folder holds the result of this configuration."""
         if self.cell is None:
@@ -60,6 +71,10 @@ class Run:
         except (OSError, ValueError):
             return None
         return result if result.get("config_hash") == config_hash(self.config) else None
+
+
+def _flag_text(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def plan(chosen: list[Cell], workdir: Path, changes: dict[str, Any]) -> list[Run]:
@@ -150,7 +165,7 @@ def _one_by_one(left: list[Run], progress: _Progress, together: bool) -> int:
         if len(group) > 1:
             status = guarded_run_together([run.config for run in group], [run.folder for run in group])
         else:
-            status = guarded_run(group[0].config, group[0].folder, group[0].last)
+            status = guarded_run(group[0].config, group[0].folder, group[0].last, command=group[0].command)
         if status:
             return status
         for run in group:
@@ -204,13 +219,13 @@ def _start(run: Run, cores: set[int]) -> BaseProcess:
     run.folder.mkdir(parents=True, exist_ok=True)
     # JAX does not live through a fork.
     process = multiprocessing.get_context("spawn").Process(
-        target=_run_in_process, args=(to_json(run.config), str(run.folder), run.last, cores)
+        target=_run_in_process, args=(to_json(run.config), str(run.folder), run.last, run.command, cores)
     )
     process.start()
     return process
 
 
-def _run_in_process(config: str, folder: str, last: str, cores: set[int]) -> None:
+def _run_in_process(config: str, folder: str, last: str, command: str, cores: set[int]) -> None:
     """The whole of a child process. What it prints goes to a file."""
     if cores:
         os.sched_setaffinity(0, cores)
@@ -222,7 +237,7 @@ def _run_in_process(config: str, folder: str, last: str, cores: set[int]) -> Non
     threading.Thread(target=_end_with_parent, daemon=True).start()
     from flam_jax.main import guarded_run
 
-    sys.exit(guarded_run(from_json(config), folder, last))
+    sys.exit(guarded_run(from_json(config), folder, last, command=command))
 
 
 def _end_with_parent() -> None:
