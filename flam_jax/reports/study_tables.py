@@ -41,7 +41,8 @@ def means(result: Mapping[str, Any], column: str, names: Sequence[str] | None = 
             entry = cell["numbers"].get(name)
             line.append(number_text(result, name, entry["mean"], entry["half_width"]) if entry else None)
             if any(name in numbers for numbers in reported.values()):
-                line.append(f"{reported[row][name]:g}" if name in reported[row] else None)
+                value, digits = reported[row].get(name), 2 if result["numbers"][name]["best_is_one"] else 1
+                line.append(value if value is None else f"{value:.{digits}f}")
         lines.append(line)
     return Table(head, lines)
 

@@ -176,21 +176,21 @@ WIDTH = {
 }
 # Steps of a run on MultiGrid, where they are not the experiment's: a study on two cores takes hours, not days.
 STEPS = {"cpu": 2_000}
-# On MultiGrid β of the monolithic models grows to its last value, with which they were tuned: all of it from the start
-# binds FLAM's slots, and makes AdaWorld learn late (RESULTS.md). Genie and the true actions do not use β: the field
-# is as it was when they were run, so that their records hold.
+# On MultiGrid β of the monolithic models grows to its last value, with which they were tuned: AdaWorld learns late when
+# β has that value from the start (docs/results/other_measurements.md). Genie and the true actions do not use β; the
+# field is that of their records.
 _FROM_LITTLE = {model: {"kl_weight": 2e-4} for model in ("genie", "adaworld", "action_conditioned")}
 BETA_WARMUP = {"cpu": _FROM_LITTLE, "gpu": _FROM_LITTLE}
-# Slots that start from the last frame's change their entity beyond the frames that they were trained on, when these are
-# four (docs/findings.md). Windows twice as long, half as many: a step has as many frames.
+# With windows of four frames, slots that start from the last frame's lose their entity beyond four frames. Windows are
+# twice as long and half as many: a step has as many frames.
 LONGER_WINDOWS = {
     "cpu": {model: {"training.window": 8, "training.batch_size": 8} for model in ("playslot", "slotformer")}
 }
-# Steps that a model does in the time of one of FLAM's, on one core (RESULTS.md): about 2.9 against 8.7 a second.
+# Steps that a model does in the time of one of FLAM's, on one core: about 2.9 against 8.7 a second.
 PACE = {"cpu": {"genie": 0.33, "adaworld": 0.33}}
-# AdaWorld's runs lie up to 15 dB apart (but for those in FLAM's time, which end early), those of PlaySlot and of FLAM
-# without temporal attention bind or do not, and with as many factors as agents FLAM may lose one; what is compared with
-# them has as many.
+# Rows with eight seeds, by key. AdaWorld's runs lie up to 15 dB apart (but for those in FLAM's time, which end early);
+# slots of PlaySlot and of FLAM without temporal attention bind in a part of the runs; with as many factors as agents an
+# agent is not always learned. Rows that are compared with them have as many seeds.
 EXTRA_SEEDS = {
     ("cpu", "4agents"): (
         *("flam", "adaworld", "adaworld_beta_0.02", "playslot", "without_temporal_attention"),
@@ -198,9 +198,9 @@ EXTRA_SEEDS = {
     )
 }
 # Learning rates that are tried for every model, on the validation split and with seeds that are not reported: all rates
-# with one seed; of a model whose runs lie far apart the two that were best there with two seeds more, which makes no
-# model's trials fewer than FLAM's; and what came out best, where it is not the experiment's own (RESULTS.md). The
-# ablations come to the ceiling at three rates each, the experiment's among them.
+# with one seed; then the two best of a model whose runs lie far apart with two seeds more, so that no model has fewer
+# trials than FLAM. `TUNED` has the best, where it is not the experiment's own (docs/results/other_measurements.md). The
+# ablations reach the ceiling at three rates each, the experiment's among them.
 LEARNING_RATES = {
     "cpu": (7.5e-4, 1.5e-3, 3e-3, 6e-3),
     "gpu": (2.5e-4, 5e-4, 1e-3, 2e-3),
