@@ -40,7 +40,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["flam_jax*", "data_pipelines*"]),
-    package_data={"flam_jax": ["py.typed"]},
+    package_data={"flam_jax": ["py.typed", "reports/templates/*", "studies/notes/*"]},
     install_requires=[
         "absl-py>=2.1",
         "array-record>=0.7.2",
@@ -49,6 +49,7 @@ setup(
         "grain>=0.2.10",
         "jax>=0.6.2",
         "jaxtyping>=0.3.0",
+        "jinja2>=3.1",
         "matplotlib>=3.9",
         "ml_collections>=1.0",
         "numpy>=2.0",

@@ -21,6 +21,7 @@ import contextlib
 import errno
 import logging
 import os
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -43,14 +44,19 @@ def main(arguments: list[str]) -> int:
     except ConfigError as error:
         print_error("flam_jax", error)
         return 2
-    return guarded_run(config, options.workdir, cluster_flags=options.cluster)
+    command = shlex.join(["python", "-m", "flam_jax.main", *arguments])
+    return guarded_run(config, options.workdir, cluster_flags=options.cluster, command=command)
 
 
 def guarded_run(
-    config: Config, workdir: str | Path, last: str = "report", cluster_flags: Mapping[str, str] | None = None
+    config: Config,
+    workdir: str | Path,
+    last: str = "report",
+    cluster_flags: Mapping[str, str] | None = None,
+    command: str = "",
 ) -> int:
     """As `run`, in a workdir that is made; turns the errors that a user can mend into one line and a status."""
-    return _guarded([workdir], lambda folders: run(config, folders[0], last), cluster_flags)
+    return _guarded([workdir], lambda folders: run(config, folders[0], last, command), cluster_flags)
 
 
 def guarded_run_together(configs: Sequence[Config], workdirs: Sequence[str | Path]) -> int:
@@ -99,17 +105,20 @@ def _guarded(
     return 0
 
 
-def run(config: Config, workdir: Path, last: str = "report") -> None:
+def run(config: Config, workdir: Path, last: str = "report", command: str = "") -> None:
     """From a configuration to a trained, evaluated model; stages that are done are skipped.
 
     Args:
       config: of the run.
       workdir: an existing folder.
       last: `report`, or `tokenizer` for a tokenizer that other runs take with `tokenizer.restore_from`.
+      command: that started the run; the report shows it.
     """
     from flam_jax.training.trainer import train_together
 
     mesh = _check(config, workdir)
+    if command:
+        _write_command(workdir, command)
     dataset = _prepare_data(config)
     if not config.tokenizer.restore_from:
         train_together([_job("tokenizer", config, workdir, dataset)], mesh=mesh)
@@ -149,6 +158,14 @@ def _check(config: Config, workdir: Path) -> Any:
     load_metrics(config)
     on_first_process(lambda: write_text(workdir / "config.json", to_json(config)))
     return mesh
+
+
+def _write_command(workdir: Path, command: str) -> None:
+    from flam_jax.checkpoints import write_text
+    from flam_jax.cluster import on_first_process
+    from flam_jax.reports.run_report import COMMAND_FILE
+
+    on_first_process(lambda: write_text(workdir / COMMAND_FILE, command + "\n"))
 
 
 def _prepare_data(config: Config) -> Any:

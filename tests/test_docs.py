@@ -184,10 +184,11 @@ FLOORS = [
     {"tokenizer", "schema", "pictures", "cluster"},
     {"dynamics", "config"},
     {"baselines", "checkpoints", "command_line"},
-    {"build"},
+    {"build", "reports"},
     {"world_model"},
     {"training", "evaluation"},
-    {"main", "studies", "topology"},
+    {"main", "topology"},
+    {"studies"},
     {"reproduce"},
 ]
 PURE = ("tokenizer", "dynamics", "baselines")

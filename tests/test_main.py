@@ -118,6 +118,9 @@ def test_the_whole_path_and_the_same_command_again(debug_run: Path) -> None:
     assert "finished before" not in (debug_run / "output.txt").read_text()
     for name in ("config.json", "metrics.jsonl", "evaluation.json", "report.html", "tensorboard", "dynamics/pictures"):
         assert (debug_run / "runs" / "multigrid" / name).exists(), name
+    page = (debug_run / "runs" / "multigrid" / "report.html").read_text()
+    assert "Made by <code>python -m flam_jax.main --config=experiments/multigrid.py:debug --workdir=runs/multi" in page
+    assert "too short to mean anything" in page
     command = [sys.executable, "-m", "flam_jax.main", DEBUG, "--workdir=runs/multigrid"]
     output = readme.run(command, debug_run).stdout
     assert "tokenizer finished before: 6 steps" in output

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -15,23 +16,22 @@ import pytest
 
 from flam_jax import main, reproduce
 from flam_jax.build import build_dynamics
-from flam_jax.config import field_names, fields, get_field, identity
+from flam_jax.command_line import parse_arguments
+from flam_jax.config import field_names, fields, get_field, identity, load_config
 from flam_jax.process import COMPILED
-from flam_jax.studies import (
-    GROWING,
+from flam_jax.studies import PRESETS, STUDIES, cells, run
+from flam_jax.studies.definitions import (
+    BETA_WARMUP,
     LEARNING_RATES,
     LONGER_WINDOWS,
     MORE_SEEDS,
-    PRESETS,
     SEEDS,
-    STUDIES,
     TUNING_SEEDS,
-    cells,
 )
 from tests import readme
 
 ROOT = Path(__file__).parents[1]
-SPECIAL = (GROWING, LONGER_WINDOWS)  # what some models have of their own, by preset and model
+SPECIAL = (BETA_WARMUP, LONGER_WINDOWS)  # what some models have of their own, by preset and model
 
 
 @pytest.fixture(autouse=True)
@@ -53,13 +53,13 @@ def test_rows_of_a_column_differ_in_the_model_alone(study, preset):
     columns = {}
     for cell in cells(study, preset):
         config = cell.config({})
-        columns.setdefault(cell.column, {}).setdefault(cell.row, []).append((cell.seed, config))
+        columns.setdefault(cell.column, {}).setdefault(cell.row.key, []).append((cell.seed, config))
     for rows in columns.values():
         assert len(rows) >= (2 if preset == "debug" else 3)
         seeds = {row: tuple(seed for seed, *_ in runs) for row, runs in rows.items()}
         assert set(seeds.values()) <= {SEEDS[:1] if preset == "debug" else SEEDS, MORE_SEEDS}
-        assert seeds.get("AdaWorld", seeds["FLAM"]) == seeds["FLAM"]
-        (_, flam), *_ = rows["FLAM"]
+        assert seeds.get("adaworld", seeds["flam"]) == seeds["flam"]
+        (_, flam), *_ = rows["flam"]
         for row, ((_, config), *_) in rows.items():
             for section in ("data", "tokenizer", "evaluation"):
                 assert config[section] == flam[section]
@@ -68,10 +68,10 @@ def test_rows_of_a_column_differ_in_the_model_alone(study, preset):
                 for name in field_names(config.dynamics)
                 if get_field(config.dynamics, name) != get_field(flam.dynamics, name)
             }
-            named = {"training.num_steps"} if row.endswith(" in FLAM's time") else set()
-            named |= {"num_factors"} if row.endswith("K = 4") else set()
-            named |= {"separation_penalty"} if ", no balance" in row else set()
-            named |= {"positions"} if ", places in keys" in row else set()
+            named = {"training.num_steps"} if row.endswith("_in_flam_s_time") else set()
+            named |= {"num_factors"} if row.endswith("k_4") else set()
+            named |= {"separation_penalty"} if "_no_balance" in row else set()
+            named |= {"positions"} if "_places_in_keys" in row else set()
             growing, longer = (special.get(preset, {}).get(config.dynamics.name, {}) for special in SPECIAL)
             assert different <= {"name", "model_dim", "training.learning_rate"} | named | {*growing, *longer}
             frames = [c.dynamics.training.window * c.dynamics.training.batch_size for c in (config, flam)]
@@ -85,12 +85,12 @@ def test_sweeps_change_one_thing():
         return [
             tuple(cell.config({}).dynamics[field] for field in fields)
             for cell in cells(study, "cpu")
-            if cell.seed == 0 and cell.row.startswith(row_start)
+            if cell.seed == 0 and cell.row.key.startswith(row_start)
         ]
 
-    assert values("sweeps", "K =", "num_factors", "total_action_dim") == [(2, 64), (4, 64), (16, 64), (3, 57), (3, 57)]
-    assert values("sweeps", "K = 3", "separation_penalty") == [(6.0,), (0.0,)]
-    assert values("sweeps", "FLAM", "num_factors")[0] == (8,)  # not run twice
+    assert values("sweeps", "k_", "num_factors", "total_action_dim") == [(2, 64), (4, 64), (16, 64), (3, 57), (3, 57)]
+    assert values("sweeps", "k_3", "separation_penalty") == [(6.0,), (0.0,)]
+    assert values("sweeps", "flam", "num_factors")[0] == (8,)  # not run twice
     models = ["flam", "flam_recurrent", "flam_coupled"]
     kinds = [(8, 6.0, "readout"), (4, 6.0, "readout"), (8, 0.0, "readout"), (8, 0.0, "keys")]
     expected = [(name, *kind) for kind in kinds for name in models]
@@ -98,17 +98,17 @@ def test_sweeps_change_one_thing():
     models = ["flam", "playslot", "slotformer"]
     assert values("slots", "", "name", "num_factors") == [(name, count) for count in (8, 4) for name in models]
     betas = [1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0]
-    assert values("sweeps", "FLAM, β =", "kl_weight", "kl_weight_final") == [(beta, beta) for beta in betas]
+    assert values("sweeps", "flam_beta_", "kl_weight", "kl_weight_final") == [(beta, beta) for beta in betas]
     assert {cell.column for cell in cells("sweeps", "cpu")} == {"4agents", "16agents", "correlated"}
-    assert {cell.folder for cell in cells("information", "cpu") if cell.row.startswith("FLAM, β")} < {
+    assert {cell.folder for cell in cells("information", "cpu") if cell.row.key.startswith("flam_beta_")} < {
         cell.folder for cell in cells("sweeps", "cpu")
     }  # run once for both
     betas = [5e-3, 1e-4, 1e-3, 1e-2]
-    assert values("information", "FLAM", "kl_weight", "kl_weight_final") == [(beta, beta) for beta in betas]
+    assert values("information", "flam", "kl_weight", "kl_weight_final") == [(beta, beta) for beta in betas]
     betas = [5e-3, 2e-2]
-    assert values("information", "AdaWorld", "kl_weight", "kl_weight_final") == [(2e-4, beta) for beta in betas]
-    assert set(values("information", "AdaWorld", "name", "model_dim")) == {("adaworld", 96)}
-    assert values("information", "Genie", "codebook_size", "model_dim") == [(8, 96), (512, 96)]
+    assert values("information", "adaworld", "kl_weight", "kl_weight_final") == [(2e-4, beta) for beta in betas]
+    assert set(values("information", "adaworld", "name", "model_dim")) == {("adaworld", 96)}
+    assert values("information", "genie", "codebook_size", "model_dim") == [(8, 96), (512, 96)]
     flam, *_, large = (cell.config({}) for cell in cells("information", "cpu") if cell.seed == 0)
     assert large.dynamics.codebook_size == 512
     assert _parameters(large) == pytest.approx(_parameters(flam), rel=0.1)
@@ -138,17 +138,16 @@ def test_all_holds_every_cell_once():
 def test_the_runs_of_a_column_take_one_tokenizer_which_is_trained_first():
     trained = {}
     for study in STUDIES:
-        for run in reproduce.plan(cells(study, "cpu"), Path("study"), {}):
-            if run.cell is None:
-                fields = {name: run.config[name].to_dict() for name in ("data", "tokenizer")} | {
-                    "seed": run.config.seed
-                }
-                assert trained.setdefault(run.folder, fields) == fields  # the same in all studies
+        for planned in run.plan(cells(study, "cpu"), Path("study"), {}):
+            config, cell = planned.config, planned.cell
+            if cell is None:
+                fields = {name: config[name].to_dict() for name in ("data", "tokenizer")} | {"seed": config.seed}
+                assert trained.setdefault(planned.folder, fields) == fields  # the same in all studies
             else:
-                assert run.tokenizer == Path("study") / run.cell.column / "tokenizer"
-                assert run.tokenizer in trained
-                assert run.config.tokenizer.restore_from == str(run.tokenizer)
-                assert run.config.seed == run.cell.seed
+                assert planned.tokenizer == Path("study") / cell.column / "tokenizer"
+                assert planned.tokenizer in trained
+                assert config.tokenizer.restore_from == str(planned.tokenizer)
+                assert config.seed == cell.seed
 
 
 def test_a_record_is_the_result_of_a_cell_as_it_is_now():
@@ -168,7 +167,7 @@ def test_together_the_seeds_of_a_row_are_one_program(tmp_path, monkeypatch):
     """The tokenizer alone, then every row with all its seeds."""
     calls = []
 
-    def alone(config, folder, last):
+    def alone(config, folder, last, command):
         calls.append((last, [config.seed]))
         return 0
 
@@ -186,26 +185,35 @@ def test_together_the_seeds_of_a_row_are_one_program(tmp_path, monkeypatch):
 
 
 def test_a_tokenizer_that_the_user_names_is_taken():
-    runs = reproduce.plan(cells("multigrid", "cpu"), Path("study"), {"tokenizer.restore_from": "runs/mine"})
-    assert all(run.cell and run.config.tokenizer.restore_from == "runs/mine" for run in runs)
+    runs = run.plan(cells("multigrid", "cpu"), Path("study"), {"tokenizer.restore_from": "runs/mine"})
+    assert all(planned.cell and planned.config.tokenizer.restore_from == "runs/mine" for planned in runs)
 
 
 def test_the_settings_are_what_the_rows_change_and_what_the_user_does():
     changes = {"dynamics.training.weight_decay": "0.25"}
-    runs = reproduce.plan(cells("sweeps", "cpu"), Path("study"), changes)
-    found = reproduce.settings(runs)
+    runs = run.plan(cells("sweeps", "cpu"), Path("study"), changes)
+    found = run.settings(runs)
     assert set(found) == {"4agents", "16agents", "correlated"}
     grid = found["4agents"]
-    assert set(grid) == {run.cell.row for run in runs if run.cell and run.cell.column == "4agents"}
-    assert {row: fields["dynamics.num_factors"] for row, fields in grid.items() if row.startswith("K = ")} == {
-        "K = 2": 2,
-        "K = 4": 4,
-        "K = 16": 16,
+    planned = [part.cell for part in runs if part.cell]
+    assert set(grid) == {cell.row.key for cell in planned if cell.column == "4agents"}
+    assert {row: fields["dynamics.num_factors"] for row, fields in grid.items() if row.startswith("k_")} == {
+        "k_2": 2,
+        "k_4": 4,
+        "k_16": 16,
     }
-    assert grid["FLAM, β = 0.1"]["dynamics.kl_weight_final"] == 0.1
+    assert grid["flam_beta_0.1"]["dynamics.kl_weight_final"] == 0.1
     assert {fields["dynamics.training.weight_decay"] for fields in grid.values()} == {0.25}
     same = {"seed", "tokenizer.restore_from", "dynamics.model_dim", "data.name"}
     assert not same & {name for fields in grid.values() for name in fields}
+
+
+def test_the_command_of_a_run_makes_its_configuration():
+    runs = run.plan(cells("information", "cpu"), Path("study"), {"dynamics.training.weight_decay": "0.25"})
+    for planned in (runs[1], runs[-1]):
+        options = parse_arguments(shlex.split(planned.command)[3:])
+        assert load_config(options.config, overrides=dict(options.overrides)) == planned.config
+        assert options.workdir == str(planned.folder)
 
 
 def test_tuning_tries_no_model_less_often_than_flam_and_never_looks_at_the_test_split():
@@ -232,12 +240,12 @@ def test_a_study_from_nothing_and_again(debug_run):
     assert "multigrid: 3 runs, " in readme.run(command, debug_run).stdout
     result = json.loads((debug_run / "runs" / "study" / "results.json").read_text())
     rows = result["columns"]["4agents"]
-    assert set(rows) == {"FLAM", "Genie"}
+    assert {row: cell["name"] for row, cell in rows.items()} == {"flam": "FLAM", "genie": "Genie"}
     assert all(row["seeds"] == [0] for row in rows.values())
     assert len({tuple(row["numbers"]["ceiling_psnr_mean"]["values"]) for row in rows.values()}) == 1  # one tokenizer
     assert result["missing"] == []
     # The second row's own model.
-    assert rows["Genie"]["numbers"]["kl"]["values"] == pytest.approx([math.log(8)], abs=1e-3)
+    assert rows["genie"]["numbers"]["kl"]["values"] == pytest.approx([math.log(8)], abs=1e-3)
 
     (debug_run / "runs" / "study" / "4agents" / "genie" / "seed0" / "evaluation.json").unlink()
     again = readme.run(command, debug_run).stdout
@@ -256,7 +264,7 @@ def test_runs_side_by_side_share_what_they_compile(monkeypatch, tmp_path):
         raise StartedError(os.environ[COMPILED])
 
     monkeypatch.delenv(COMPILED, raising=False)
-    monkeypatch.setattr(reproduce, "_start", start)
+    monkeypatch.setattr(run, "_start", start)
     with pytest.raises(StartedError, match="flam_jax_compiled_"):
         reproduce.main(["--study=slots", "--jobs=2", f"--workdir={tmp_path}"])
     assert COMPILED not in os.environ

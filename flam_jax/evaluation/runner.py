@@ -14,7 +14,7 @@ from flam_jax import checkpoints
 from flam_jax.config import Config, identity
 from flam_jax.evaluation.context import EvaluationContext
 from flam_jax.evaluation.evaluators import EVALUATORS, evaluator
-from flam_jax.evaluation.report import write_report
+from flam_jax.reports.run_report import write_report
 from flam_jax.world_model import WorldModel
 
 FILE = "evaluation.json"
@@ -52,7 +52,7 @@ def evaluate(
         dataset = data_pipelines.prepare(config.data)
     world_model = WorldModel.restore(workdir) if world_model is None else world_model
     finished = {stage: checkpoints.read_finished(workdir / stage) for stage in ("tokenizer", "dynamics")}
-    values, _ = measure(config, world_model, dataset)
+    values, pictures = measure(config, world_model, dataset)
     result = {
         "model": config.dynamics.name,
         "dataset": dataset.spec.name,
@@ -71,7 +71,7 @@ def evaluate(
     result["seconds"]["evaluation"] = round(time.monotonic() - began, 1)
     if jax.process_index() == 0:
         checkpoints.write_text(workdir / FILE, json.dumps(result, indent=1) + "\n")
-        write_report(config, workdir, result, world_model, dataset)
+        write_report(config, workdir, result, pictures)
     return result
 
 
@@ -87,7 +87,7 @@ def measure(
       names: of `EVALUATORS`.
 
     Returns:
-      Their values under their keys, with `not_computed`; and their pictures, u8[H W 3] by name.
+      Their values under their keys, with `not_computed`; and their pictures, u8[H W 3] by `group/name`.
     """
     context = EvaluationContext(config, world_model, dataset)
     values: dict[str, Any] = {}

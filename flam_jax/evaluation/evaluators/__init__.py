@@ -4,7 +4,7 @@ An evaluator is a module with
 
     KEY     where its values stand in `evaluation.json`
     needs   what the data set or the model lacks for it, in words; empty where nothing is missing
-    run     its values, as JSON takes them, and pictures by name
+    run     its values, as JSON takes them, and pictures by `group/name`
 
 A new measure is a file here and its name in `EVALUATORS`.
 """
@@ -19,7 +19,7 @@ from data_pipelines.spec import DatasetSpec
 from flam_jax.evaluation.context import EvaluationContext
 from flam_jax.world_model import WorldModel
 
-Pictures = Mapping[str, np.ndarray]  # u8[H W 3] by name
+Pictures = Mapping[str, np.ndarray]  # u8[H W 3] by `group/name`; a group is a section of the report
 
 EVALUATORS = (
     "rollout",

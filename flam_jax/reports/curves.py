@@ -1,13 +1,16 @@
 """The training curves of a run, from its `metrics.jsonl`."""
 
+import dataclasses
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from flam_jax.evaluation.charts import Line, line_chart
+from flam_jax import pictures
 from flam_jax.metrics_file import read_metrics
+from flam_jax.reports.charts import Chart, Line, line_chart
 
 VALIDATION = "validation/"
-TRAIN_COLOR, VALIDATION_COLOR = "#8fb4ea", "#1d4fa3"
+TRAIN_COLOR, VALIDATION_COLOR = "#8fb4ea", "#2563c9"
 LOGARITHMIC = ("loss", "l2", "l1", "prediction_loss", "grad_norm", "kl_weight", "learning_rate")
 # Shown in full; all others lie folded below them.
 FIRST = (
@@ -28,39 +31,37 @@ FIRST = (
 MOST_POINTS = 400
 
 
-def training_curves(workdir: str | Path) -> str:
-    """An HTML section with one chart a metric, for each stage; training and validation share a chart."""
+@dataclasses.dataclass(frozen=True)
+class StageCurves:
+    """The charts of one stage of training, one a metric."""
+
+    name: str
+    first: Sequence[Chart]
+    more: Sequence[Chart]
+
+
+def training_curves(workdir: str | Path) -> list[StageCurves]:
+    """One chart a metric, for each stage; training and validation share a chart."""
     series: dict[str, dict[str, list[tuple[int, Any]]]] = {}
     for entry in read_metrics(workdir):
         stage = series.setdefault(entry["stage"], {})
         for name, value in entry["values"].items():
             stage.setdefault(name, []).append((entry["step"], value))
-    if not series:
-        return "<section><h2>Training</h2><p class='note'>No metrics.jsonl in the folder of the run.</p></section>"
-    parts = []
+    found = []
     for stage, values in series.items():
-        names = sorted({name.removeprefix(VALIDATION) for name in values})
-        groups = sorted({name.split("/")[0] for name in names})
-        shown = [group for group in FIRST if group in groups]
-        folded = [group for group in groups if group not in FIRST]
-        charts = "".join(_chart(group, values) for group in shown)
-        more = "".join(_chart(group, values) for group in folded)
-        parts.append(
-            f'<h3>{stage}</h3><div class="charts">{charts}</div>'
-            f'<details><summary>{len(folded)} more</summary><div class="charts">{more}</div></details>'
-        )
-    return "<section><h2>Training</h2>" + "".join(parts) + "</section>"
+        groups = sorted({name.removeprefix(VALIDATION).split("/")[0] for name in values})
+        first = [_chart(group, values) for group in FIRST if group in groups]
+        found.append(StageCurves(stage, first, [_chart(group, values) for group in groups if group not in FIRST]))
+    return found
 
 
-def _chart(group: str, values: dict[str, list[tuple[int, Any]]]) -> str:
+def _chart(group: str, values: Mapping[str, Sequence[tuple[int, Any]]]) -> Chart:
     """One metric, or all parts of one (`kl_factor/0`, `kl_factor/1`, ...)."""
-    from flam_jax import pictures
-
     members = [name for name in values if name.removeprefix(VALIDATION).split("/")[0] == group]
     parts = sorted({name.removeprefix(VALIDATION) for name in members} - {group}, key=_by_number)
     palette = ["#{:02x}{:02x}{:02x}".format(*color) for color in pictures.colors(len(parts))]
-    lines = []
-    for name in members:
+    lines, named = [], set()
+    for name in sorted(members, key=lambda name: (name.startswith(VALIDATION), _by_number(name))):
         plain = name.removeprefix(VALIDATION)
         points = values[name][:: max(1, len(values[name]) // MOST_POINTS)]
         if plain in parts:
@@ -68,7 +69,10 @@ def _chart(group: str, values: dict[str, list[tuple[int, Any]]]) -> str:
         else:
             validation = name.startswith(VALIDATION)
             label, color = ("validation", VALIDATION_COLOR) if validation else ("training", TRAIN_COLOR)
-        lines.append(Line(label, [step for step, _ in points], [value for _, value in points], color))
+        dashed = plain in parts and label in named  # the same part on the other split
+        shown = "" if dashed else label
+        named.add(label)
+        lines.append(Line(shown, [step for step, _ in points], [value for _, value in points], color, dashed))
     return line_chart(group.replace("_", " "), lines, "step", logarithmic=group in LOGARITHMIC)
 
 
@@ -77,4 +81,4 @@ def _by_number(name: str) -> tuple[str, int, str]:
     return (head, int(tail), "") if tail.isdigit() else (head, -1, tail)
 
 
-__all__ = ["training_curves"]
+__all__ = ["StageCurves", "training_curves"]
