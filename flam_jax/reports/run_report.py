@@ -20,8 +20,8 @@ COMMAND_FILE = "command.txt"  # in the run's folder: the command that made it
 SHORT_RUN = 100  # steps of the dynamics below which a run only shows that everything works
 # What pictures of evaluators show, by the group that their names begin with.
 CAPTIONS = {
-    "Rollouts": "True frames above the imagined ones. Below them their difference, and the true frames tinted by the factor"
-    " that attends to each patch.",
+    "Rollouts": "True frames above the imagined ones. Below them their difference, and the true frames tinted by the"
+    " factor that attends to each patch.",
     "Attention of each factor": "Bright where the factor attends.",
 }
 # What is scored, by its name in `evaluation.json`: as tables and as charts call it.
@@ -286,4 +286,4 @@ def _settings(config: Config) -> list[Table]:
     return [Table([group, ""], rows) for group, rows in groups.items()]
 
 
-__all__ = ["COMMAND_FILE", "FILE", "RolloutExample", "write_report"]
+__all__ = ["COMMAND_FILE", "FILE", "write_report"]
