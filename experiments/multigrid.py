@@ -22,7 +22,7 @@ def get_config(arguments: str = "") -> Config:
     config.data.multigrid.shared_actions = 2 if variant == "correlated" else 0
     config.dynamics.num_factors = 3 if variant == "correlated" else agents
     config.dynamics.total_action_dim = 64 * config.dynamics.num_factors
-    config.dynamics.balance = 6.0  # two agents in one slot cannot be told apart
+    config.dynamics.separation_penalty = 6.0  # two agents in one slot cannot be told apart
     if preset:
         _short(config)
     if preset == "gpu":
@@ -55,7 +55,7 @@ def _short(config: Config) -> None:
     # β has its last value from the first step on: an agent that is split over two slots, or shares one, takes more to
     # tell of, and slots are sorted out while they can be. Learning starts later with it, so slots stay soft for longer
     # (docs/findings.md).
-    dynamics.update(kl_weight=5e-3, kl_weight_final=5e-3, first_sharpness=0.125)
+    dynamics.update(kl_weight=5e-3, kl_weight_final=5e-3, inverse_temperature_start=0.125)
     dynamics.training.update(schedule="cosine", log_every=50, eval_every=1_000, checkpoint_every=1_000)
     evaluation.update(num_clips=100, probe_clips=100)
 

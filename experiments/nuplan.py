@@ -20,7 +20,7 @@ def get_config(arguments: str = "") -> Config:
     config.data.frame_size = 224
     config.dynamics.num_factors = 16
     config.dynamics.total_action_dim = 256
-    config.dynamics.local_context = True
+    config.dynamics.update(local_context=True, aggregator="local")
     if preset:
         config.data.frame_size = 64
         config.tokenizer.channels = 32

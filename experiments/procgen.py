@@ -58,6 +58,7 @@ def _cpu(config: Config) -> None:
         # what happens goes on as before, so the actions come to use late; until then any beta but 0 is all that moves
         # them (AdamW makes steps of one size of the smallest gradient), and they collapse.
         local_context=True,
+        aggregator="local",
         kl_weight=0.0,
         kl_weight_final=5e-3,
         kl_anneal_start=0.5,

@@ -69,10 +69,10 @@ def build_dynamics(config: ConfigDict) -> nn.Module:
         num_factors=c.num_factors,
         action_dim=c.total_action_dim // c.num_factors,
         num_iterations=c.num_iterations,
-        attention_sharpness=c.attention_sharpness,
-        position_in_keys=c.position_in_keys,
+        attention_sharpness=c.inverse_temperature,
+        position_in_keys=c.positions == "keys",
         local_context=c.local_context,
-        rarity=c.rarity,
+        rarity=c.inverse_frequency_power,
     )
     if c.name in ("playslot", "slotformer"):
         slots["action_dim"] *= c.name == "playslot"

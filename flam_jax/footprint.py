@@ -15,7 +15,8 @@ def least_memory(config: Any) -> dict[str, int]:
     monolithic = dynamics.name in _MONOLITHIC
     factors = 1 if monolithic else dynamics.num_factors
     # Of one example: attention over patches, or a look for patches that are alike; and who holds which patch.
-    pairs = 4 * (dynamics.num_heads if monolithic else int(dynamics.rarity > 0)) * dynamics.training.window * patches**2
+    maps = dynamics.num_heads if monolithic else int(dynamics.inverse_frequency_power > 0)
+    pairs = 4 * maps * dynamics.training.window * patches**2
     masks = 4 * factors * dynamics.training.window * patches
     # Linear probes of every agent's place, of every slot, with the ten steps that L-BFGS remembers.
     probes = 40 * dynamics.model_dim * data.multigrid.num_agents * 2 * data.multigrid.grid_size

@@ -102,21 +102,28 @@ def default_config() -> Config:
                 num_heads=8,
                 history=5,  # frames that temporal attention sees, the current one included
                 num_iterations=3,  # of slot attention
-                rarity=1.0,  # exponent, of what slots read: 1 lets every content of a frame count alike, 0 every patch
-                attention_sharpness=4.0,  # multiplies the logits of slot attention, cosines times the root of d
-                # How slots compete at the start of training (`Competition` in dynamics/factorizer.py): the sharpness
-                # grows to its full value while noise falls to nothing.
-                competition_warmup=0.6,  # share of training that this takes
-                first_sharpness=0.25,  # share of the sharpness that it starts with
-                sharpness_jitter=0.5,  # log-normal noise of the sharpness, per example (standard deviation)
-                query_noise=0.3,  # noise of the slots' queries, per example (standard deviation)
-                balance=0.0,  # a slot bids less for what is unlike what it holds: at 1 half as much beside one content
-                position_in_keys=False,  # let slots compete for places as well as for contents
-                local_context=False,  # let patches see neighbours and what changed (no part of genie, adaworld)
+                # How much a content counts in what a slot reads: n patches that look alike weigh n**-power each. At 1
+                # every content of a frame counts the same, at 0 every patch.
+                inverse_frequency_power=1.0,
+                inverse_temperature=4.0,  # of the softmax over slots
+                cosine_attention=True,  # logits are cosines times the root of d; false: q k / root of d
+                implicit_gradient=True,  # differentiate the last iteration of slot attention only
+                # Annealing of slot attention (dynamics/schedules.py): the inverse temperature grows to its full value,
+                # its jitter and the noise of the queries end.
+                slot_anneal_end=0.6,  # share of training at which annealing ends; 0: no annealing
+                inverse_temperature_start=0.25,  # fraction of the full value at step 0
+                inverse_temperature_jitter=0.5,  # log-normal noise per example (standard deviation)
+                query_noise=0.3,  # Gaussian noise of the slots' queries, per example (standard deviation)
+                separation_penalty=0.0,  # logit penalty for contents unlike the others of a slot (dynamics/grouping.py)
+                # Where positions enter slots: readout (after the last iteration) | keys (also) | features (of the
+                # patches, before keys and values).
+                positions="readout",
+                local_context=False,  # slots see neighbouring patches and the change since the last frame
+                aggregator="additive",  # additive | local | cross_attention
                 codebook_size=8,  # of genie and playslot: how many actions there are
                 # Of playslot and slotformer: share of training in which they learn their slots; these and, in the
                 # rest, the dynamics have the schedule of `training` each.
-                slots_share=0.5,
+                slot_training_share=0.5,
                 kl_weight=2e-4,  # beta, on summed squared error and summed KL
                 kl_weight_final=2e-4,  # beta is annealed geometrically to this value
                 kl_anneal_start=0.3,  # share of training at which annealing starts; it ends at 1
@@ -165,6 +172,8 @@ CHOICES = {
         "flam_recurrent",
         "flam_coupled",
     ),
+    "dynamics.positions": ("readout", "keys", "features"),
+    "dynamics.aggregator": ("additive", "local", "cross_attention"),
     "tokenizer.training.schedule": ("constant", "cosine"),
     "tokenizer.training.dtype": ("float32", "bfloat16"),
     "tokenizer.training.on_nonfinite": ("stop", "skip"),
@@ -204,13 +213,13 @@ _BOUNDS: dict[str, tuple[float, float]] = {
     "dynamics.history": (1, 1024),
     "dynamics.num_iterations": (1, 16),
     "dynamics.codebook_size": (2, 65_536),
-    "dynamics.slots_share": (0, 1),
-    "dynamics.attention_sharpness": (1e-3, 1e3),
-    "dynamics.competition_warmup": (0, 1),
-    "dynamics.first_sharpness": (1e-3, 1),
-    "dynamics.sharpness_jitter": (0, 10),  # an exponent
-    "dynamics.rarity": (0, 2),
-    "dynamics.balance": (0, 10),
+    "dynamics.slot_training_share": (0, 1),
+    "dynamics.inverse_temperature": (1e-3, 1e3),
+    "dynamics.slot_anneal_end": (0, 1),
+    "dynamics.inverse_temperature_start": (1e-3, 1),
+    "dynamics.inverse_temperature_jitter": (0, 10),  # an exponent
+    "dynamics.inverse_frequency_power": (0, 2),
+    "dynamics.separation_penalty": (0, 10),
     "dynamics.kl_anneal_start": (0, 1),
     "dynamics.prediction_steps": (1, 64),
     "dynamics.prediction_steps_start": (0, 1),
@@ -399,9 +408,9 @@ def _check_dynamics(config: Config) -> None:
     _expect(window > passes, "dynamics.training.window", window, f"more than dynamics.prediction_steps = {passes}")
     if dynamics.name in ("playslot", "slotformer"):  # slots, then the dynamics on them: each warms up
         steps, warmup = dynamics.training.num_steps, dynamics.training.warmup_steps
-        of_slots, _ = steps_of((dynamics.slots_share, 1.0), steps)
+        of_slots, _ = steps_of((dynamics.slot_training_share, 1.0), steps)
         spans = [count for count in (of_slots, steps - of_slots) if count]  # none: what is not trained
-        share = f"dynamics.slots_share = {dynamics.slots_share:g}"
+        share = f"dynamics.slot_training_share = {dynamics.slot_training_share:g}"
         expected = f"less than {min(spans)}, the shorter part of {steps} steps with {share}"
         _expect(warmup < min(spans), "dynamics.training.warmup_steps", warmup, expected)
     known = dynamics.name != "action_conditioned" or config.data.name in ("multigrid", "procgen")

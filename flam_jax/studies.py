@@ -26,10 +26,10 @@ ABLATIONS = FLAM | {
     "globally coupled": {"name": "flam_coupled"},
 }
 # The balance, which the paper's model does not have, binds slots too: what the ablations are worth without it.
-NO_BALANCE = {f"{row}, no balance": {**fields, "balance": 0.0} for row, fields in ABLATIONS.items()}
+NO_BALANCE = {f"{row}, no balance": {**fields, "separation_penalty": 0.0} for row, fields in ABLATIONS.items()}
 # And with places in the keys of slot attention, as is usual elsewhere: without both of what may bind slots here.
 PLACES_IN_KEYS = {
-    row.replace(",", ", places in keys,"): {**fields, "position_in_keys": True} for row, fields in NO_BALANCE.items()
+    row.replace(",", ", places in keys,"): {**fields, "positions": "keys"} for row, fields in NO_BALANCE.items()
 }
 # The total size of the actions stays the same.
 FACTORS = FLAM | {f"K = {count}": {"num_factors": count} for count in (2, 4, 8, 16)}
@@ -41,7 +41,8 @@ _THREE = {
     "debug": {"num_factors": 3, "total_action_dim": 57},
 }
 CORRELATED = {
-    preset: {"K = 3": three, "K = 3, no balance": {**three, "balance": 0.0}} for preset, three in _THREE.items()
+    preset: {"K = 3": three, "K = 3, no balance": {**three, "separation_penalty": 0.0}}
+    for preset, three in _THREE.items()
 }
 
 

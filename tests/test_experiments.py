@@ -158,13 +158,13 @@ SHAPES = {  # the shapes of the parameters
     "dynamics.num_blocks": 2,
     "dynamics.num_heads": 4,
     "dynamics.history": 2,
-    "dynamics.position_in_keys": True,
+    "dynamics.positions": "keys",
     "dynamics.local_context": False,
     "dynamics.name": "adaworld",
     "dynamics.codebook_size": 4,
 }
 # Fields that only some models have.
-MODELS = {"dynamics.codebook_size": "genie", "dynamics.slots_share": "playslot"}
+MODELS = {"dynamics.codebook_size": "genie", "dynamics.slot_training_share": "playslot"}
 OF_PATCHES = ("tokenizer.patches_share", "tokenizer.rarity")  # of tokenizers that see one patch at a time
 LOSSES = {  # the loss of one batch
     "tokenizer.change_weight": 3.0,
@@ -175,19 +175,19 @@ LOSSES = {  # the loss of one batch
     "tokenizer.patches_share": 0.5,
     "tokenizer.rarity": 1.0,
     "dynamics.num_iterations": 3,
-    "dynamics.rarity": 0.5,
+    "dynamics.inverse_frequency_power": 0.5,
     "dynamics.prediction_steps": 1,
     "dynamics.prediction_steps_start": 0.8,  # the losses are taken at three quarters of training
     "dynamics.quantize_predictions": False,
-    "dynamics.slots_share": 0.8,
+    "dynamics.slot_training_share": 0.8,
 }
 SCHEDULES = {  # what the loss is given at three quarters of training: competition of the slots, weight of the KL
-    "dynamics.attention_sharpness": 2.0,
-    "dynamics.competition_warmup": 0.5,
-    "dynamics.first_sharpness": 0.1,
-    "dynamics.sharpness_jitter": 0.1,
+    "dynamics.inverse_temperature": 2.0,
+    "dynamics.slot_anneal_end": 0.5,
+    "dynamics.inverse_temperature_start": 0.1,
+    "dynamics.inverse_temperature_jitter": 0.1,
     "dynamics.query_noise": 0.1,
-    "dynamics.balance": 1.0,
+    "dynamics.separation_penalty": 1.0,
     "dynamics.kl_weight": 3e-2,
     "dynamics.kl_weight_final": 3e-1,
     "dynamics.kl_anneal_start": 0.2,
@@ -216,7 +216,7 @@ TRAINING = {  # what one look at the schedule, an update, a batch or a run shows
 def base_config(field: str = "") -> Config:
     """What a change of `field` is compared with."""
     config = copy.deepcopy(tiny_config(name=MODELS.get(field, "flam"), kl_weight=1e-2, kl_weight_final=1e-1))
-    config.dynamics.update(prediction_steps=2, kl_anneal_start=0.5, competition_warmup=0.9)
+    config.dynamics.update(prediction_steps=2, kl_anneal_start=0.5, slot_anneal_end=0.9)
     # A receptive field beyond the patch: only then can features change where pixels do not.
     config.tokenizer.encoder = "impala"
     if field in OF_PATCHES:

@@ -71,8 +71,8 @@ def test_rows_of_a_column_differ_in_the_model_alone(study, preset):
             }
             named = {"training.num_steps"} if row.endswith(" in FLAM's time") else set()
             named |= {"num_factors"} if row.endswith("K = 4") else set()
-            named |= {"balance"} if ", no balance" in row else set()
-            named |= {"position_in_keys"} if ", places in keys" in row else set()
+            named |= {"separation_penalty"} if ", no balance" in row else set()
+            named |= {"positions"} if ", places in keys" in row else set()
             growing, longer = (special.get(preset, {}).get(config.dynamics.name, {}) for special in SPECIAL)
             assert different <= {"name", "model_dim", "training.learning_rate"} | named | {*growing, *longer}
             frames = [c.dynamics.training.window * c.dynamics.training.batch_size for c in (config, flam)]
@@ -90,12 +90,12 @@ def test_sweeps_change_one_thing():
         ]
 
     assert values("sweeps", "K =", "num_factors", "total_action_dim") == [(2, 64), (4, 64), (16, 64), (3, 57), (3, 57)]
-    assert values("sweeps", "K = 3", "balance") == [(6.0,), (0.0,)]
+    assert values("sweeps", "K = 3", "separation_penalty") == [(6.0,), (0.0,)]
     assert values("sweeps", "FLAM", "num_factors")[0] == (8,)  # not run twice
     models = ["flam", "flam_recurrent", "flam_coupled"]
-    kinds = [(8, 6.0, False), (4, 6.0, False), (8, 0.0, False), (8, 0.0, True)]
+    kinds = [(8, 6.0, "readout"), (4, 6.0, "readout"), (8, 0.0, "readout"), (8, 0.0, "keys")]
     expected = [(name, *kind) for kind in kinds for name in models]
-    assert values("ablations", "", "name", "num_factors", "balance", "position_in_keys") == expected
+    assert values("ablations", "", "name", "num_factors", "separation_penalty", "positions") == expected
     models = ["flam", "playslot", "slotformer"]
     assert values("slots", "", "name", "num_factors") == [(name, count) for count in (8, 4) for name in models]
     betas = [1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0]

@@ -21,7 +21,7 @@ def tiny_config(**changes):
     c.data.multigrid.update(grid_size=CELLS, num_agents=AGENTS)
     c.tokenizer.update(encoder="patch", decoder="patch", patch_size=4, channels=8, levels=(3, 3))
     c.dynamics.update(num_factors=3, total_action_dim=6, model_dim=8, num_heads=2, num_blocks=1, history=3)
-    c.dynamics.update(num_iterations=2, prediction_steps=1, local_context=True)
+    c.dynamics.update(num_iterations=2, prediction_steps=1, local_context=True, aggregator="local")
     c.dynamics.update(**changes)
     c.tokenizer.training.window = c.dynamics.training.window = 4
     c.evaluation.update(context=3, steps=4, num_clips=5, probe_clips=4, batch_size=3, num_pictures=2)

@@ -105,13 +105,13 @@ class DynamicsStage:
         and then frozen, all this happens while they are learned.
         """
         fields = self.fields
-        warmup = fields.competition_warmup * (fields.slots_share if self._slot_parts else 1)
+        warmup = fields.slot_anneal_end * (fields.slot_training_share if self._slot_parts else 1)
         share = jnp.clip(progress / max(warmup, 1e-6), 0, 1)
         jitter_key, query_key = jax.random.split(key)
-        jitter = jnp.where(share < 1, fields.sharpness_jitter, 0.0) * jax.random.normal(jitter_key, (batch,))
-        sharpness = fields.attention_sharpness * fields.first_sharpness ** (1 - share) * jnp.exp(jitter)
+        jitter = jnp.where(share < 1, fields.inverse_temperature_jitter, 0.0) * jax.random.normal(jitter_key, (batch,))
+        sharpness = fields.inverse_temperature * fields.inverse_temperature_start ** (1 - share) * jnp.exp(jitter)
         noise = jax.random.normal(query_key, (batch, fields.num_factors, fields.model_dim))
-        balance = fields.balance * (1 - share**4) if fields.balance else None
+        balance = fields.separation_penalty * (1 - share**4) if fields.separation_penalty else None
         return Competition(sharpness, fields.query_noise * (1 - share) * noise, balance)
 
     def evaluate(
@@ -137,10 +137,10 @@ class DynamicsStage:
         return {f"validation/{name}": value for name, value in values.items()}, self._pictures(variables)
 
     def span(self, part: str) -> Span:
-        """Slots that are learned apart are frozen at `slots_share`, and the dynamics on them wait until then."""
+        """Slots that are learned apart are frozen at `slot_training_share`; the dynamics on them wait until then."""
         if not self._slot_parts:
             return WHOLE
-        share = self.fields.slots_share
+        share = self.fields.slot_training_share
         return (0.0, share) if part in self._slot_parts else (share, 1.0)
 
     def warnings(self, values: Mapping[str, float]) -> list[str]:
@@ -175,7 +175,7 @@ class DynamicsStage:
 
     def _learns_slots(self, progress: jax.Array) -> jax.Array:
         """Whether such a model learns its slots at this share of training."""
-        return progress < self.fields.slots_share
+        return progress < self.fields.slot_training_share
 
     def _dynamics_loss(
         self, params: Any, features: Any, key: Any, kl_weight: Any, competition: Any, **phase: Any

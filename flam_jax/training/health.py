@@ -119,11 +119,11 @@ def health_warnings(values: Mapping[str, float]) -> list[str]:
         )
     if len(shares) > 1:
         if max(shares.values()) > 0.98:
-            found.append("one slot takes all patches: raise dynamics.attention_sharpness or try another seed")
+            found.append("one slot takes all patches: raise dynamics.inverse_temperature or try another seed")
         elif v["attention_entropy"] > 0.9:
             found.append(
                 f"the slots do not compete (attention entropy {v['attention_entropy']:.2f} of 1):"
-                " raise dynamics.attention_sharpness"
+                " raise dynamics.inverse_temperature"
             )
     if v.get("action_leak", 0) > 0.5:
         found.append(

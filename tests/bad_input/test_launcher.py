@@ -162,7 +162,7 @@ for _model in MODELS:
 for _model in ("playslot", "slotformer"):  # of the six steps each part has some
     CONTRADICTIONS += [
         fields(
-            f"dynamics.name={_model} dynamics.slots_share={share} dynamics.training.warmup_steps={steps}",
+            f"dynamics.name={_model} dynamics.slot_training_share={share} dynamics.training.warmup_steps={steps}",
             "dynamics.training.warmup_steps",
         )
         for share, steps in ((0.5, 3), (0.5, 5), (0.3, 2), (0.7, 1), (0, 6), (1, 6))

@@ -68,9 +68,9 @@ def test_codes_give_the_losses_of_frames(tokenizer_params: Any, levels: tuple[in
 def test_schedules(tokenizer_params: Any) -> None:
     config = small_config()
     config.dynamics.update(kl_weight=1e-4, kl_weight_final=1e-2, kl_anneal_start=0.5)
-    config.dynamics.update(attention_sharpness=4.0, first_sharpness=0.125, competition_warmup=0.5)
-    config.dynamics.update(sharpness_jitter=0.3)
-    config.dynamics.update(query_noise=0.2, balance=0.6)
+    config.dynamics.update(inverse_temperature=4.0, inverse_temperature_start=0.125, slot_anneal_end=0.5)
+    config.dynamics.update(inverse_temperature_jitter=0.3)
+    config.dynamics.update(query_noise=0.2, separation_penalty=0.6)
     stage = DynamicsStage(config, FakeData(), tokenizer_params)
     weights = [float(stage.kl_weight(progress)) for progress in (0.0, 0.5, 0.75, 1.0)]
     np.testing.assert_allclose(weights, [1e-4, 1e-4, 1e-3, 1e-2], rtol=1e-5)
@@ -84,7 +84,7 @@ def test_schedules(tokenizer_params: Any) -> None:
     np.testing.assert_allclose(noise, [0.2, 0.1, 0.0, 0.0], rtol=0.03)
     balance = [float(competition.balance) for competition in competitions]
     np.testing.assert_allclose(balance, [0.6, 0.5625, 0.0, 0.0], rtol=1e-6)
-    config.dynamics.update(kl_weight=0.0, kl_weight_final=1.0, competition_warmup=0.0, kl_anneal_start=1.0)
+    config.dynamics.update(kl_weight=0.0, kl_weight_final=1.0, slot_anneal_end=0.0, kl_anneal_start=1.0)
     stage = DynamicsStage(config, FakeData(), tokenizer_params)
     assert [float(stage.kl_weight(progress)) for progress in (0.0, 0.99, 1.0)] == [0.0, 0.0, 0.0]
 
@@ -94,7 +94,7 @@ def test_slots_that_are_learned_apart_compete_and_change_until_they_are_frozen_a
 ) -> None:
     """Neither momentum nor weight decay moves what is frozen."""
     config = small_config()
-    config.dynamics.update(name="playslot", slots_share=0.5, competition_warmup=0.5, prediction_steps=1)
+    config.dynamics.update(name="playslot", slot_training_share=0.5, slot_anneal_end=0.5, prediction_steps=1)
     config.dynamics.training.update(num_steps=6, weight_decay=0.1, window=2)
     stage = DynamicsStage(config, FakeData(), tokenizer_params)
     noisy = [float(stage.competition(p, jax.random.key(0), 99).sharpness.std()) > 0 for p in (0.24, 0.25)]
