@@ -6,19 +6,19 @@ import jax.numpy as jnp
 from flax import linen as nn
 from ml_collections import ConfigDict
 
-from flam_jax.baselines.ablations import CoupledFlam, RecurrentFlam
-from flam_jax.baselines.action_conditioned import ActionConditioned
-from flam_jax.baselines.monolithic import Monolithic
-from flam_jax.baselines.object_centric import ObjectCentric
+from flam_jax.baselines.ablations import coupled_flam, recurrent_flam
+from flam_jax.baselines.monolithic import monolithic
+from flam_jax.baselines.object_centric import object_centric
 from flam_jax.config import Config, validate
-from flam_jax.dynamics.flam import Flam
+from flam_jax.dynamics.flam import flam
+from flam_jax.dynamics.interface import LatentActionModel
 from flam_jax.tokenizer.decoders import CnnDecoder, PatchDecoder
 from flam_jax.tokenizer.encoders import ImpalaEncoder, PatchEncoder
 from flam_jax.tokenizer.tokenizer import Tokenizer
 
 # Of one actor: turn left, turn right, forward; and Procgen's own numbering.
 MULTIGRID_ACTIONS, PROCGEN_ACTIONS = 3, 15
-FACTORED = {"flam": Flam, "flam_recurrent": RecurrentFlam, "flam_coupled": CoupledFlam}
+FACTORED = {"flam": flam, "flam_recurrent": recurrent_flam, "flam_coupled": coupled_flam}
 
 
 def build_tokenizer(config: ConfigDict) -> Tokenizer:
@@ -39,14 +39,11 @@ def build_tokenizer(config: ConfigDict) -> Tokenizer:
     return Tokenizer(encoder, decoder, tuple(c.levels))
 
 
-def build_dynamics(config: ConfigDict) -> nn.Module:
-    """The dynamics model of a configuration: a linen module, initialized with features f32[b t h w c].
-
-    FLAM, or a baseline that answers the same methods.
-    """
+def build_dynamics(config: ConfigDict) -> LatentActionModel:
+    """The dynamics model of a configuration: a linen module, initialized with features f32[b t h w c]."""
     whole = validate(config)
     c = whole.dynamics
-    shared: dict[str, Any] = dict(
+    sizes: dict[str, Any] = dict(
         model_dim=c.model_dim,
         num_blocks=c.num_blocks,
         num_heads=c.num_heads,
@@ -54,30 +51,36 @@ def build_dynamics(config: ConfigDict) -> nn.Module:
         rematerialize=c.training.rematerialize,
         dtype=jnp.dtype(c.training.dtype),
     )
-    frame: dict[str, Any] = dict(
-        grid=whole.data.frame_size // whole.tokenizer.patch_size, feature_dim=len(whole.tokenizer.levels)
-    )
-    if c.name in ("genie", "adaworld"):
-        bottleneck = "codebook" if c.name == "genie" else "gaussian"
-        return Monolithic(
-            action_dim=c.total_action_dim, bottleneck=bottleneck, num_codes=c.codebook_size, **frame, **shared
-        )
+    height, width = frame_size(whole)
+    patch = whole.tokenizer.patch_size
+    frame = dict(grid=(height // patch, width // patch), feature_dim=len(whole.tokenizer.levels))
+    if c.name == "adaworld":
+        return monolithic(**frame, action_dim=c.total_action_dim, **sizes)
+    if c.name == "genie":
+        return monolithic(**frame, action_dim=c.total_action_dim, num_codes=c.codebook_size, **sizes)
     if c.name == "action_conditioned":
-        actors, choices = true_actions(whole)
-        return ActionConditioned(action_dim=actors * choices, num_actors=actors, num_choices=choices, **frame, **shared)
+        return monolithic(**frame, actors_and_choices=true_actions(whole), **sizes)
     slots: dict[str, Any] = dict(
         num_factors=c.num_factors,
         action_dim=c.total_action_dim // c.num_factors,
         num_iterations=c.num_iterations,
-        attention_sharpness=c.inverse_temperature,
-        position_in_keys=c.positions == "keys",
+        inverse_temperature=c.inverse_temperature,
+        positions=c.positions,
         local_context=c.local_context,
-        rarity=c.inverse_frequency_power,
+        inverse_frequency_power=c.inverse_frequency_power,
+        cosine_attention=c.cosine_attention,
+        implicit_gradient=c.implicit_gradient,
     )
     if c.name in ("playslot", "slotformer"):
         slots["action_dim"] *= c.name == "playslot"
-        return ObjectCentric(num_codes=c.codebook_size, **frame, **slots, **shared)
-    return FACTORED[c.name](**slots, **shared)
+        training = dict(num_codes=c.codebook_size, slot_training_share=c.slot_training_share)
+        return object_centric(**frame, **training, **slots, **sizes)
+    return FACTORED[c.name](aggregator=c.aggregator, **slots, **sizes)
+
+
+def frame_size(config: Config) -> tuple[int, int]:
+    """Height and width of a frame in pixels."""
+    return config.data.frame_size, config.data.frame_size
 
 
 def true_actions(config: Config) -> tuple[int, int]:

@@ -7,13 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from flam_jax.dynamics.flam import FlamOutput
+from flam_jax.dynamics.interface import ModelOutput
 
 # A unit of the latent action is active when its posterior mean varies more than this over examples (Burda et al. 2016).
 ACTIVE_VARIANCE = 0.01
 
 
-def health_values(output: FlamOutput) -> dict[str, Float[Array, ""]]:
+def health_values(output: ModelOutput) -> dict[str, Float[Array, ""]]:
     """Figures of one pass over a validation batch.
 
     Returns:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from flam_jax.axes import placed_by
+from flam_jax.axes import logical_axis_rules
 from flam_jax.config import Config
 from flam_jax.schema import steps_of
 from flam_jax.training.flops import count_flops
@@ -222,7 +222,7 @@ def compile_step(
         out_shardings=(shardings, replicated(mesh)),
         donate_argnames="states",
     )
-    with placed_by(placer(mesh)):
+    with logical_axis_rules(placer(mesh)):
         traced = jitted.trace((shapes,) * number, (dict(batch),) * number)
         lowered = traced.lower()
     compiled = lowered.compile()
