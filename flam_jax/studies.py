@@ -8,6 +8,7 @@ from typing import Any
 
 from flam_jax.config import Config, ConfigError, get_field, load_config
 from flam_jax.messages import brief
+from flam_jax.paper_model import PAPER_MODEL
 
 PRESETS = ("cpu", "gpu", "paper", "debug")
 SEEDS = (0, 1, 2)
@@ -31,6 +32,8 @@ NO_BALANCE = {f"{row}, no balance": {**fields, "separation_penalty": 0.0} for ro
 PLACES_IN_KEYS = {
     row.replace(",", ", places in keys,"): {**fields, "positions": "keys"} for row, fields in NO_BALANCE.items()
 }
+# With everything taken out that this project adds.
+PAPER = {"paper's model": PAPER_MODEL}
 # The total size of the actions stays the same.
 FACTORS = FLAM | {f"K = {count}": {"num_factors": count} for count in (2, 4, 8, 16)}
 # One factor fewer than there are agents; about the same total size of the actions, which must be a multiple of three.
@@ -203,8 +206,8 @@ def slots(preset: str) -> list[Cell]:
 
 def ablations(preset: str) -> list[Cell]:
     """FLAM with one of its ideas taken out (PAPER: representation), with factors to spare and with none; then without
-    the balance of ours, and with places in the keys too."""
-    rows = ABLATIONS | _with_four(ABLATIONS) | NO_BALANCE | PLACES_IN_KEYS
+    the separation penalty, which is this project's, and with positions in the keys too; and the paper's model."""
+    rows = ABLATIONS | _with_four(ABLATIONS) | NO_BALANCE | PLACES_IN_KEYS | PAPER | _with_four(PAPER)
     return _grids("4agents", rows, preset)
 
 

@@ -16,6 +16,7 @@ import pytest
 from flam_jax import main, reproduce
 from flam_jax.build import build_dynamics
 from flam_jax.config import config_hash, field_names, get_field
+from flam_jax.paper_model import PAPER_MODEL
 from flam_jax.process import COMPILED
 from flam_jax.schema import CHOICES
 from flam_jax.studies import (
@@ -73,6 +74,7 @@ def test_rows_of_a_column_differ_in_the_model_alone(study, preset):
             named |= {"num_factors"} if row.endswith("K = 4") else set()
             named |= {"separation_penalty"} if ", no balance" in row else set()
             named |= {"positions"} if ", places in keys" in row else set()
+            named |= set(PAPER_MODEL) if row.startswith("paper's model") else set()
             growing, longer = (special.get(preset, {}).get(config.dynamics.name, {}) for special in SPECIAL)
             assert different <= {"name", "model_dim", "training.learning_rate"} | named | {*growing, *longer}
             frames = [c.dynamics.training.window * c.dynamics.training.batch_size for c in (config, flam)]
@@ -95,6 +97,7 @@ def test_sweeps_change_one_thing():
     models = ["flam", "flam_recurrent", "flam_coupled"]
     kinds = [(8, 6.0, "readout"), (4, 6.0, "readout"), (8, 0.0, "readout"), (8, 0.0, "keys")]
     expected = [(name, *kind) for kind in kinds for name in models]
+    expected += [("flam", count, 0.0, "features") for count in (8, 4)]
     assert values("ablations", "", "name", "num_factors", "separation_penalty", "positions") == expected
     models = ["flam", "playslot", "slotformer"]
     assert values("slots", "", "name", "num_factors") == [(name, count) for count in (8, 4) for name in models]
