@@ -3,21 +3,22 @@
     python -m flam_jax.main --config=experiments/multigrid.py:cpu --workdir=runs/multigrid
 
 Arguments, comma-separated: a variant (4agents, 2agents, 8agents, 16agents; correlated: two of four agents always act
-alike) and a preset (none: the paper's setting; gpu: the paper's sizes, trained for minutes on one GPU; cpu: a real
-result on 2 cores in minutes; debug: everything in a minute).
+alike; paper: four agents, and the paper's model with nothing of this project's own) and a preset (none: the paper's
+setting; gpu: the paper's sizes, trained for minutes on one GPU; cpu: a real result on 2 cores in minutes; debug:
+everything in a minute).
 """
 
-from flam_jax.config import Config, default_config, parse_arguments
+from flam_jax.config import Config, default_config, parse_arguments, use_paper_model
 
 PRESETS = ("gpu", "cpu", "debug")
-VARIANTS = ("4agents", "2agents", "8agents", "16agents", "correlated")
+VARIANTS = ("4agents", "2agents", "8agents", "16agents", "correlated", "paper")
 
 
 def get_config(arguments: str = "") -> Config:
     variant, preset = parse_arguments(arguments, VARIANTS, PRESETS)
     config = default_config()
     config.data.name = "multigrid"
-    agents = 4 if variant == "correlated" else int(variant.removesuffix("agents"))
+    agents = int(variant.removesuffix("agents")) if variant.endswith("agents") else 4
     config.data.multigrid.num_agents = agents
     config.data.multigrid.shared_actions = 2 if variant == "correlated" else 0
     config.dynamics.num_factors = 3 if variant == "correlated" else agents
@@ -31,6 +32,8 @@ def get_config(arguments: str = "") -> Config:
         _cpu(config)
     if preset == "debug":
         _debug(config)
+    if variant == "paper":
+        _paper(config)
     return config
 
 
@@ -58,6 +61,14 @@ def _short(config: Config) -> None:
     dynamics.update(kl_weight=5e-3, kl_weight_final=5e-3, inverse_temperature_start=0.125)
     dynamics.training.update(schedule="cosine", log_every=50, eval_every=1_000, checkpoint_every=1_000)
     evaluation.update(num_clips=100, probe_clips=100)
+
+
+def _paper(config: Config) -> None:
+    """As many factors as agents, and nothing in the model that the paper does not have."""
+    dynamics = config.dynamics
+    dynamics.total_action_dim = 4 * dynamics.total_action_dim // dynamics.num_factors
+    dynamics.num_factors = 4
+    use_paper_model(config)
 
 
 def _gpu(config: Config) -> None:

@@ -2,17 +2,20 @@
 
     python -m flam_jax.main --config=experiments/procgen.py:bigfish,cpu --workdir=runs/bigfish
 
-Arguments, comma-separated: a game (bigfish, leaper, starpilot) and a preset (none: the paper's setting; cpu: a real
-result on 2 cores in minutes; debug: everything in a minute).
+Arguments, comma-separated: a game (bigfish, leaper, starpilot), a preset (none: the paper's setting; cpu: a real result
+on 2 cores in minutes; debug: everything in a minute), and a model (none: this project's; paper: the paper's, with
+nothing of this project's own).
 """
 
-from flam_jax.config import Config, default_config, parse_arguments
+from flam_jax.config import Config, default_config, parse_arguments, use_paper_model
 
 GAMES = ("bigfish", "leaper", "starpilot")
+PRESETS = ("cpu", "debug")
+MODELS = ("paper",)
 
 
 def get_config(arguments: str = "") -> Config:
-    game, preset = parse_arguments(arguments, GAMES)
+    game, preset, model = parse_arguments(arguments, GAMES, PRESETS, MODELS)
     config = default_config()
     config.data.name = "procgen"
     config.data.frame_size = (224, 224)
@@ -24,6 +27,8 @@ def get_config(arguments: str = "") -> Config:
         _cpu(config)
     if preset == "debug":
         _debug(config)
+    if model == "paper":
+        use_paper_model(config)
     return config
 
 

@@ -9,14 +9,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from flam_jax.build import build_dynamics, build_tokenizer
     from flam_jax.config import ConfigError, load_config
-    from flam_jax.dynamics.flam import Flam, FlamOutput
+    from flam_jax.dynamics.flam import Flam
+    from flam_jax.dynamics.interface import LatentActionModel, ModelOutput, ModelSpec
     from flam_jax.tokenizer.tokenizer import Tokenizer
     from flam_jax.world_model import WorldModel
 
 _HOMES = {
     "ConfigError": "config",
     "Flam": "dynamics.flam",
-    "FlamOutput": "dynamics.flam",
+    "LatentActionModel": "dynamics.interface",
+    "ModelOutput": "dynamics.interface",
+    "ModelSpec": "dynamics.interface",
     "Tokenizer": "tokenizer.tokenizer",
     "WorldModel": "world_model",
     "build_dynamics": "build",
@@ -27,7 +30,9 @@ _HOMES = {
 __all__ = [
     "ConfigError",
     "Flam",
-    "FlamOutput",
+    "LatentActionModel",
+    "ModelOutput",
+    "ModelSpec",
     "Tokenizer",
     "WorldModel",
     "build_dynamics",

@@ -1,7 +1,7 @@
 """Names of the axes of activations, by which whoever trains a model may spread them over devices.
 
-The modules say what the axes are and know of no device: `place(slots, "batch", None, "factor", None)`. Outside of
-`placed_by` that does nothing.
+The modules say what the axes are and know of no device: `with_logical_constraint(slots, "batch", None, "factor")`.
+Outside of `logical_axis_rules` that does nothing.
 """
 
 from collections.abc import Callable, Iterator
@@ -11,25 +11,25 @@ from typing import Literal, TypeVar
 
 import jax
 
-# An image is a frame of an example: batch and time in one axis. None: not to be cut.
+# An image is a frame of an example: batch and time in one axis. None: not sharded.
 Axis = Literal["batch", "image", "factor", "patch"] | None
-Placer = Callable[[jax.Array, tuple[Axis, ...]], jax.Array]
-Placed = TypeVar("Placed")
+AxisRules = Callable[[jax.Array, tuple[Axis, ...]], jax.Array]
+Constrained = TypeVar("Constrained")
 
-_placer: ContextVar[Placer | None] = ContextVar("placer", default=None)
+_rules: ContextVar[AxisRules | None] = ContextVar("rules", default=None)
 
 
-def place(x: Placed, *axes: Axis) -> Placed:
-    """The same values, spread over devices by the names of the array's leading axes; further axes stay whole."""
-    placer = _placer.get()
-    return x if placer is None else placer(x, axes)  # type: ignore  # an array in, an array out
+def with_logical_constraint(x: Constrained, *axes: Axis) -> Constrained:
+    """The same values, sharded by the names of the array's leading axes; further axes stay whole."""
+    rules = _rules.get()
+    return x if rules is None else rules(x, axes)  # type: ignore  # an array in, an array out
 
 
 @contextmanager
-def placed_by(placer: Placer) -> Iterator[None]:
-    """Within it `place` asks `placer(array, axes)`; it counts where a function is traced, not where it runs."""
-    token = _placer.set(placer)
+def logical_axis_rules(rules: AxisRules) -> Iterator[None]:
+    """Within it constraints are `rules(array, axes)`; it counts where a function is traced, not where it runs."""
+    token = _rules.set(rules)
     try:
         yield
     finally:
-        _placer.reset(token)
+        _rules.reset(token)

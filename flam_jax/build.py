@@ -1,5 +1,6 @@
 """From configuration to modules: the place where the configuration object stops."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax.numpy as jnp
@@ -7,17 +8,18 @@ from flax import linen as nn
 from ml_collections import ConfigDict
 
 from data_pipelines import spec_of
-from flam_jax.baselines.ablations import CoupledFlam, RecurrentFlam
-from flam_jax.baselines.action_conditioned import ActionConditioned
-from flam_jax.baselines.monolithic import Monolithic
-from flam_jax.baselines.object_centric import ObjectCentric
+from flam_jax.baselines.ablations import coupled_flam, recurrent_flam
+from flam_jax.baselines.monolithic import monolithic
+from flam_jax.baselines.object_centric import object_centric
 from flam_jax.config import validate
-from flam_jax.dynamics.flam import Flam
+from flam_jax.dynamics.flam import flam
+from flam_jax.dynamics.interface import LatentActionModel
+from flam_jax.models import MODELS
 from flam_jax.tokenizer.decoders import CnnDecoder, PatchDecoder
 from flam_jax.tokenizer.encoders import ImpalaEncoder, PatchEncoder
 from flam_jax.tokenizer.tokenizer import Tokenizer
 
-FACTORED = {"flam": Flam, "flam_recurrent": RecurrentFlam, "flam_coupled": CoupledFlam}
+Fields = Mapping[str, Any]
 
 
 def build_tokenizer(config: ConfigDict) -> Tokenizer:
@@ -38,42 +40,78 @@ def build_tokenizer(config: ConfigDict) -> Tokenizer:
     return Tokenizer(encoder, decoder, tuple(c.levels))
 
 
-def build_dynamics(config: ConfigDict) -> nn.Module:
+def build_dynamics(config: ConfigDict) -> LatentActionModel:
     """The dynamics model of a configuration: a linen module, initialized with features f32[b t h w c].
 
-    FLAM, or a baseline that answers the same methods.
+    The function of its line in `flam_jax.models` gets these plain fields by name: those of `config.dynamics` but its
+    training, with `action_dim` (of one factor) beside `total_action_dim`; `rematerialize` and `dtype` of the training;
+    `grid` (rows and columns of patches) and `feature_dim` of the features; `num_actors` and `num_choices` of the true
+    actions, 0 where the records have none.
     """
     whole = validate(config)
-    c = whole.dynamics
-    shared: dict[str, Any] = dict(
-        model_dim=c.model_dim,
-        num_blocks=c.num_blocks,
-        num_heads=c.num_heads,
-        history=c.history,
+    c, spec = whole.dynamics, spec_of(whole.data)
+    fields: dict[str, Any] = {name: value for name, value in c.items() if name not in ("name", "training")}
+    fields |= dict(
+        action_dim=c.total_action_dim // c.num_factors,
         rematerialize=c.training.rematerialize,
         dtype=jnp.dtype(c.training.dtype),
+        grid=(spec.height // whole.tokenizer.patch_size, spec.width // whole.tokenizer.patch_size),
+        feature_dim=len(whole.tokenizer.levels),
+        num_actors=spec.actors,
+        num_choices=spec.num_actions,
     )
-    height, width = (size // whole.tokenizer.patch_size for size in whole.data.frame_size)
-    frame: dict[str, Any] = dict(grid=(height, width), feature_dim=len(whole.tokenizer.levels))
-    if c.name in ("genie", "adaworld"):
-        bottleneck = "codebook" if c.name == "genie" else "gaussian"
-        return Monolithic(
-            action_dim=c.total_action_dim, bottleneck=bottleneck, num_codes=c.codebook_size, **frame, **shared
-        )
-    if c.name == "action_conditioned":
-        spec = spec_of(whole.data)
-        known = dict(num_actors=spec.actors, num_choices=spec.num_actions)
-        return ActionConditioned(action_dim=spec.actors * spec.num_actions, **known, **frame, **shared)
-    slots: dict[str, Any] = dict(
-        num_factors=c.num_factors,
-        action_dim=c.total_action_dim // c.num_factors,
-        num_iterations=c.num_iterations,
-        attention_sharpness=c.inverse_temperature,
-        position_in_keys=c.positions == "keys",
-        local_context=c.local_context,
-        rarity=c.inverse_frequency_power,
-    )
-    if c.name in ("playslot", "slotformer"):
-        slots["action_dim"] *= c.name == "playslot"
-        return ObjectCentric(num_codes=c.codebook_size, **frame, **slots, **shared)
-    return FACTORED[c.name](**slots, **shared)
+    return MODELS[c.name].build(fields)
+
+
+def flam_model(fields: Fields) -> LatentActionModel:
+    """FLAM."""
+    return flam(**_some(fields, *_FLAM, "aggregator"))
+
+
+def flam_recurrent(fields: Fields) -> LatentActionModel:
+    """FLAM without temporal attention."""
+    return recurrent_flam(**_some(fields, *_FLAM, "aggregator"))
+
+
+def flam_coupled(fields: Fields) -> LatentActionModel:
+    """FLAM with globally coupled dynamics."""
+    return coupled_flam(**_some(fields, *_FLAM, "aggregator"))
+
+
+def adaworld(fields: Fields) -> LatentActionModel:
+    """One Gaussian action for the scene."""
+    return monolithic(**_some(fields, *_FRAME, *_SIZES), action_dim=fields["total_action_dim"])
+
+
+def genie(fields: Fields) -> LatentActionModel:
+    """One action for the scene, from a codebook."""
+    sizes = _some(fields, *_FRAME, *_SIZES)
+    return monolithic(**sizes, action_dim=fields["total_action_dim"], num_codes=fields["codebook_size"])
+
+
+def action_conditioned(fields: Fields) -> LatentActionModel:
+    """The true actions of the scene."""
+    known = (fields["num_actors"], fields["num_choices"])
+    return monolithic(**_some(fields, *_FRAME, *_SIZES), actors_and_choices=known)
+
+
+def playslot(fields: Fields) -> LatentActionModel:
+    """Slots first, then dynamics with a latent action a slot."""
+    return object_centric(**_some(fields, *_FRAME, *_FLAM, "slot_training_share"), num_codes=fields["codebook_size"])
+
+
+def slotformer(fields: Fields) -> LatentActionModel:
+    """Slots first, then dynamics without actions."""
+    return playslot({**fields, "action_dim": 0})
+
+
+_SIZES = ("model_dim", "num_blocks", "num_heads", "history", "rematerialize", "dtype")
+_FRAME = ("grid", "feature_dim")
+_FLAM = (
+    *("num_factors", "action_dim", *_SIZES, "num_iterations", "inverse_temperature", "positions", "local_context"),
+    *("inverse_frequency_power", "cosine_attention", "implicit_gradient"),
+)
+
+
+def _some(fields: Fields, *names: str) -> dict[str, Any]:
+    return {name: fields[name] for name in names}

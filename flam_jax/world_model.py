@@ -1,42 +1,45 @@
-"""A trained model as pure functions: encode, infer latent actions, step, roll out, decode.
+"""A trained model as pure functions: encode, infer latent actions, imagine, roll out, decode.
 
 `WorldModel` is a pytree whose leaves are the parameters, so it can be passed through `jax.jit`, sharded and averaged
 like any other; the modules and the numbers of the configuration are static. Every method is a pure function, compiled
-on its first call and free to be nested in other `jit`, `vmap` and `scan`. It knows nothing of data sets, and any model
-of the house that offers the methods of `dynamics/` (factorize, infer_actions, init_cache, step) fits in.
+on its first call and free to be nested in other `jit`, `vmap` and `scan`. It knows nothing of data sets, and of its
+dynamics model what `dynamics.interface.LatentActionModel` offers.
 """
 
+import functools
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, overload
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from flax import struct
+from jax.tree_util import Partial
 from jaxtyping import Array, Float, PRNGKeyArray, Shaped, UInt8
 
 from flam_jax import build
-from flam_jax.baselines.action_conditioned import ActionConditioned
-from flam_jax.baselines.object_centric import ObjectCentric
 from flam_jax.config import Config, from_json
+from flam_jax.dynamics.interface import ActionPosterior, ModelSpec
 
 # The fields of the structs below carry no array types: jax builds them with placeholders inside its transformations.
 
 
 @struct.dataclass
 class RolloutState:
-    """What `step` carries from frame to frame.
+    """A frame and what a model remembers of those before it: a pytree of constant size.
 
     Attributes:
-      cache: the dynamics model's memory of all frames before the current one.
-      features: the current frame's quantized features, `f32[b h w c]`.
-      slots: the current frame's slots, `f32[b k d]`, of a model that goes on from them; None of the others, which go
-        on from the features.
+      cache: the dynamics model's memory.
+      features: the frame's quantized features, `f32[b h w c]`.
+      slots: its slots, `f32[b k d]`.
+      masks: of the slots, `f32[b k h w]`; they sum to 1 over k.
     """
 
     cache: Any
     features: Any
-    slots: Any = None
+    slots: Any
+    masks: Any
 
 
 @struct.dataclass
@@ -48,7 +51,7 @@ class Observation:
       slots: `f32[b t k d]`.
       attention: slot masks `f32[b t k h w]`, which sum to 1 over k.
       action_mean: means of the latent actions `f32[b t-1 k a]`.
-      action_kl: what they say, `f32[b t-1 k]` in nats.
+      action_kl: what they carry, `f32[b t-1 k]` in nats.
     """
 
     features: Any
@@ -59,14 +62,36 @@ class Observation:
 
 
 @struct.dataclass
+class Trajectory:
+    """The steps of a rollout, not decoded.
+
+    Attributes:
+      features: quantized features `f32[b steps h w c]`.
+      slots: `f32[b steps k d]`.
+      masks: `f32[b steps k h w]`.
+      actions: that led to them, `f32[b steps k a]`.
+    """
+
+    features: Any
+    slots: Any
+    masks: Any
+    actions: Any
+
+
+# From a state and a key (None where none was given) to the latent actions f32[b k a] of the next step. A policy with
+# parameters is best a `jax.tree_util.Partial`, which compiles once for all values of them.
+Policy = Callable[[RolloutState, PRNGKeyArray | None], Float[Array, "b k a"]]
+
+
+@struct.dataclass
 class WorldModel:
     """A tokenizer and a dynamics model with their parameters."""
 
     tokenizer_params: Any
     dynamics_params: Any
     tokenizer: nn.Module = struct.field(pytree_node=False)
-    dynamics: nn.Module = struct.field(pytree_node=False)
-    frame_size: tuple[int, int] = struct.field(pytree_node=False)  # height and width in pixels
+    dynamics: Any = struct.field(pytree_node=False)  # a linen module, a LatentActionModel
+    frame_size: tuple[int, int] = struct.field(pytree_node=False)  # height, width in pixels
     quantize_predictions: bool = struct.field(pytree_node=False, default=True)
 
     @classmethod
@@ -131,9 +156,9 @@ class WorldModel:
     # What the model sees in frames.
 
     @property
-    def needs_true_actions(self) -> bool:
-        """Whether the model is told the true actions instead of inferring latent ones."""
-        return isinstance(self.dynamics, ActionConditioned)
+    def spec(self) -> ModelSpec:
+        """Static facts of the dynamics model: number of factors, size and source of its actions."""
+        return self.dynamics.spec
 
     @jax.jit
     def observe(
@@ -143,8 +168,8 @@ class WorldModel:
 
         Args:
           frames: at least two frames, 0..255.
-          true_actions: numbers of the actions taken in these frames, for a model that `needs_true_actions`; others take
-            no notice.
+          true_actions: numbers of the actions taken in these frames, for a model whose `spec.action_source` is `given`;
+            others take no notice.
 
         Raises:
           ValueError: the frames are not of the configuration's size, or fewer than two; true actions are missing.
@@ -153,9 +178,13 @@ class WorldModel:
             raise ValueError(f"a latent action stands between two frames; got frames of shape {frames.shape}")
         features = self.encode(frames)
         factors = self._dynamics(features, method="factorize")
-        mean, kl = self._actions(factors.slots, true_actions)
+        posterior: ActionPosterior = self._dynamics(factors.slots, true_actions, method="infer_actions")
         return Observation(
-            features=features, slots=factors.slots, attention=factors.attention, action_mean=mean, action_kl=kl
+            features=features,
+            slots=factors.slots,
+            attention=factors.attention,
+            action_mean=posterior.mean,
+            action_kl=posterior.kl(),
         )
 
     @jax.jit
@@ -191,82 +220,110 @@ class WorldModel:
         """
         features = self.encode(context)
         cache = self._dynamics(features[:, 0], method="init_cache")
-        slots = self._dynamics(features, method="factorize").slots  # compiled away where nothing needs them
+        state = self._observed(cache, features[:, 0], None)
         if features.shape[1] > 1:
-            actions, _ = self._actions(slots, true_actions)
+            slots = self._dynamics(features, method="factorize").slots
+            actions = self._dynamics(slots, true_actions, method="infer_actions").mean
 
-            def consume(cache: Any, frame: Any) -> tuple[Any, None]:
-                return self._dynamics(cache, *frame, method="step")[0], None
+            def consume(state: RolloutState, frame: Any) -> tuple[RolloutState, None]:
+                action, next_features = frame
+                cache, _, _ = self._predict(state, action)
+                return self._observed(cache, next_features, None), None
 
-            # Time leads in the scan. The current frame is left for the first call of `step`, which brings its action.
-            past = (jnp.moveaxis(features[:, :-1], 1, 0), jnp.moveaxis(actions, 1, 0))
-            cache, _ = jax.lax.scan(consume, cache, past)
-        goes_on_from_slots = isinstance(self.dynamics, ObjectCentric)
-        return RolloutState(cache, features[:, -1], slots[:, -1] if goes_on_from_slots else None)
+            frames = (jnp.moveaxis(actions, 1, 0), jnp.moveaxis(features[:, 1:], 1, 0))  # time leads in the scan
+            state, _ = jax.lax.scan(consume, state, frames)
+        return state
 
-    @jax.jit
-    def imagine(self, state: RolloutState, actions: Float[Array, "b k a"]) -> RolloutState:
-        """One step with nothing decoded; `step` without the picture.
-
-        Raises:
-          ValueError: the actions are not of the model's shape.
-        """
-        self._check_actions(actions, (self.num_factors, self.action_dim))
-        if state.slots is None:
-            cache, out = self._dynamics(state.cache, state.features, actions, method="step")
-            slots, features = None, out.next_features
-        else:
-            cache, slots, features = self._dynamics(state.cache, state.slots, actions, method="imagine_slots")
-        if self.quantize_predictions:
-            features = self._tokenizer(features, method="quantize")
-        return RolloutState(cache, features.astype(state.features.dtype), slots)
-
-    @jax.jit
-    def step(self, state: RolloutState, actions: Float[Array, "b k a"]) -> tuple[RolloutState, Float[Array, "b H W 3"]]:
-        """The next state and the next frame, in time that does not grow with the number of frames seen.
+    def imagine(
+        self,
+        state: RolloutState,
+        actions: Float[Array, "b k a"] | Policy,
+        key: PRNGKeyArray | None = None,
+    ) -> RolloutState:
+        """The next state, with nothing decoded, in time that does not grow with the number of frames seen.
 
         Args:
-          state: from `start` or `step`.
-          actions: one latent action for every factor.
-
-        Returns:
-          The new state, and its frame in [0, 1].
+          state: from `start` or `imagine`.
+          actions: one latent action for every factor, or a policy: a function from state and key to such.
+          key: for the policy.
 
         Raises:
           ValueError: the actions are not of the model's shape.
         """
-        state = self.imagine(state, actions)
+        return self._imagine(state, actions(state, key) if callable(actions) else actions)
+
+    def step(
+        self,
+        state: RolloutState,
+        actions: Float[Array, "b k a"] | Policy,
+        key: PRNGKeyArray | None = None,
+    ) -> tuple[RolloutState, Float[Array, "b H W 3"]]:
+        """`imagine`, and the next state's frame in [0, 1]."""
+        state = self.imagine(state, actions, key)
         return state, self.decode(state.features)
 
-    @jax.jit
+    @overload
     def rollout(
         self,
-        context: UInt8[Array, "b t H W 3"],
-        actions: Float[Array, "b steps k a"],
+        context: UInt8[Array, "b t H W 3"] | RolloutState,
+        actions: Float[Array, "b steps k a"] | Policy,
+        *,
+        steps: int | None = None,
+        key: PRNGKeyArray | None = None,
         true_actions: Shaped[Array, "b t *n"] | None = None,
-    ) -> Float[Array, "b steps H W 3"]:
-        """Imagined frames that follow the context (PAPER: protocol): `step`, scanned in feature space, and of
-        object-centric models in that of their slots.
+        decode: Literal[True] = True,
+    ) -> Float[Array, "b steps H W 3"]: ...
+
+    @overload
+    def rollout(
+        self,
+        context: UInt8[Array, "b t H W 3"] | RolloutState,
+        actions: Float[Array, "b steps k a"] | Policy,
+        *,
+        steps: int | None = None,
+        key: PRNGKeyArray | None = None,
+        true_actions: Shaped[Array, "b t *n"] | None = None,
+        decode: Literal[False],
+    ) -> Trajectory: ...
+
+    def rollout(
+        self,
+        context: Any,
+        actions: Any,
+        *,
+        steps: int | None = None,
+        key: PRNGKeyArray | None = None,
+        true_actions: Any = None,
+        decode: bool = True,
+    ) -> Any:
+        """What follows the context (PAPER: protocol): `imagine`, scanned.
 
         Args:
-          context: true frames, 0..255.
-          actions: latent actions of the steps; the first leads on from the last context frame.
+          context: true frames, 0..255, or a state.
+          actions: latent actions of the steps, the first leads on from the last context frame; or a policy.
+          steps: how many, with a policy.
+          key: for the policy, which gets one of its own in every step.
           true_actions: of the context, as in `observe`.
+          decode: whether frames are returned, else a `Trajectory`.
 
         Returns:
-          Frames in [0, 1], the first one step after the context.
+          Frames in [0, 1], or what they would be decoded from; the first one step after the context.
 
         Raises:
-          ValueError: frames or actions are not of the model's shape.
+          ValueError: frames or actions are not of the model's shape; a policy without a number of steps.
         """
-        self._check_actions(actions, (actions.shape[1] if actions.ndim == 4 else -1, self.num_factors, self.action_dim))
-
-        def scanned(state: RolloutState, action: Array) -> tuple[RolloutState, Array]:
-            state = self.imagine(state, action)
-            return state, state.features
-
-        _, features = jax.lax.scan(scanned, self.start(context, true_actions), jnp.moveaxis(actions, 1, 0))
-        return self.decode(jnp.moveaxis(features, 0, 1))
+        if callable(actions):
+            if steps is None:
+                raise ValueError("rollout with a policy: expected steps, the number of steps")
+            actions = actions if isinstance(actions, Partial) else Partial(actions)
+        else:
+            count = actions.shape[1] if actions.ndim == 4 else -1
+            self._check_actions(actions, (count, self.num_factors, self.action_dim))
+            if steps not in (None, count):
+                raise ValueError(f"steps: expected {count}, as many as there are actions, got {steps}")
+            steps = count
+        state = context if isinstance(context, RolloutState) else self.start(context, true_actions)
+        return self._rollout(state, actions, key, steps, decode)
 
     def sample_actions(self, key: PRNGKeyArray, batch: int, steps: int) -> Float[Array, "b steps k a"]:
         """Latent actions drawn from the model's prior, N(0, I) for FLAM."""
@@ -275,12 +332,12 @@ class WorldModel:
     @property
     def num_factors(self) -> int:
         """k; 1 for a monolithic model."""
-        return self.dynamics.num_factors  # type: ignore  # of every model of the house
+        return self.spec.num_factors
 
     @property
     def action_dim(self) -> int:
         """a, the size of one factor's latent action."""
-        return self.dynamics.action_dim  # type: ignore
+        return self.spec.action_dim
 
     # Inside.
 
@@ -290,13 +347,35 @@ class WorldModel:
     def _dynamics(self, *args: Any, method: str) -> Any:
         return self.dynamics.apply({"params": self.dynamics_params}, *args, method=method)
 
-    def _actions(self, slots: Array, true_actions: Array | None) -> tuple[Array, Array]:
-        """Means of the latent actions between the slots of consecutive frames, and what they say in nats."""
-        if isinstance(self.dynamics, ActionConditioned):
-            actions = self.dynamics.joint_token(true_actions)
-            return actions, self.dynamics.action_kl(actions)
-        inferred = self._dynamics(slots, method="infer_actions")
-        return inferred.mean, inferred.kl()
+    def _observed(self, cache: Any, features: Array, predicted_slots: Array | None) -> RolloutState:
+        cache, slots, masks = self._dynamics(cache, features, predicted_slots, method="observe_frame")
+        return RolloutState(cache, features, slots, masks)
+
+    def _predict(self, state: RolloutState, actions: Array) -> tuple[Any, Array, Array]:
+        frame = (state.cache, state.features, state.slots, state.masks)
+        return self._dynamics(*frame, actions, method="predict")
+
+    @jax.jit
+    def _imagine(self, state: RolloutState, actions: Array) -> RolloutState:
+        self._check_actions(actions, (self.num_factors, self.action_dim))
+        cache, next_slots, features = self._predict(state, actions)
+        if self.quantize_predictions:
+            features = self._tokenizer(features, method="quantize")
+        return self._observed(cache, features.astype(state.features.dtype), next_slots)
+
+    @functools.partial(jax.jit, static_argnames=("steps", "decode"))
+    def _rollout(self, state: RolloutState, actions: Any, key: Array | None, steps: int, decode: bool) -> Any:
+        def scanned(state: RolloutState, given: Any) -> tuple[RolloutState, Any]:
+            action, step_key = given
+            action = actions(state, step_key) if callable(actions) else action
+            state = self._imagine(state, action)
+            return state, state.features if decode else (state.features, state.slots, state.masks, action)
+
+        given = None if callable(actions) else jnp.moveaxis(actions, 1, 0)
+        keys = None if key is None else jax.random.split(key, steps)
+        _, found = jax.lax.scan(scanned, state, (given, keys), length=steps)
+        found = jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1), found)
+        return self.decode(found) if decode else Trajectory(*found)
 
     def _check_frames(self, frames: Array) -> None:
         height, width = self.frame_size
@@ -312,4 +391,4 @@ class WorldModel:
             raise ValueError(f"actions: expected {expected}, got {list(actions.shape)}")
 
 
-__all__ = ["Observation", "RolloutState", "WorldModel"]
+__all__ = ["Observation", "Policy", "RolloutState", "Trajectory", "WorldModel"]

@@ -154,6 +154,14 @@ def test_arguments_of_an_experiment(text: str, result: tuple[str, str]) -> None:
     assert parse_arguments(text, ("a", "b")) == result
 
 
+def test_arguments_of_an_experiment_with_another_group_of_words() -> None:
+    groups = (("a", "b"), ("cpu",), ("x", "y"))
+    assert parse_arguments("y,cpu,b", *groups) == ("b", "cpu", "y")
+    assert parse_arguments("cpu", *groups) == ("a", "cpu", "")
+    with pytest.raises(ConfigError, match="and at most one of cpu and at most one of x, y"):
+        parse_arguments("x,y", *groups)
+
+
 @pytest.mark.parametrize("text", ["c", "a,b", "cpu,debug", "cpu,cpu", "CPU"])
 def test_wrong_arguments_of_an_experiment(text: str) -> None:
     with pytest.raises(ConfigError, match="expected at most one of a, b and at most one of cpu, debug"):

@@ -24,7 +24,7 @@ from tests.training.stand_in import TinyLoader, TinyStage
 from tests.training.stand_in import tiny_config as run_config
 
 EXPERIMENTS = {
-    "multigrid": ("", "4agents", "2agents", "8agents", "16agents", "correlated"),
+    "multigrid": ("", "4agents", "2agents", "8agents", "16agents", "correlated", "paper"),
     "procgen": ("", "bigfish", "leaper", "starpilot"),
     "nuplan": ("", "front"),
 }
@@ -42,10 +42,9 @@ def test_the_table_above_is_complete() -> None:
     for name, variants in EXPERIMENTS.items():
         with pytest.raises(ValueError, match="config argument 'x'") as error:
             load(name, "x", "")
-        known = re.search(r"at most one of (.*) and at most one of (.*)", str(error.value))
-        assert known is not None
-        assert set(known[1].split(", ")) == set(variants) - {""}
-        assert set(known[2].split(", ")) == set(PRESETS[name]) - {""}
+        _, *groups = re.split(r"(?:expected | and )at most one of ", str(error.value))
+        known = [set(group.split(", ")) for group in groups]
+        assert known[:2] == [set(variants) - {""}, set(PRESETS[name]) - {""}]
 
 
 @pytest.mark.parametrize(
@@ -105,6 +104,26 @@ def state_shapes(config: Config, stage: Any, batch: Any) -> TrainState:
     )
 
 
+@pytest.mark.parametrize("words", ["multigrid.py:paper", "procgen.py:paper,leaper", "procgen.py:paper,starpilot,cpu"])
+def test_the_papers_model_has_nothing_of_ours(words: str) -> None:
+    config = load_config(f"{FOLDER}/{words}")
+    fields = config.dynamics
+    assert (fields.name, fields.positions, fields.aggregator) == ("flam", "features", "cross_attention")
+    assert not any((fields.cosine_attention, fields.implicit_gradient, fields.local_context))
+    assert fields.inverse_frequency_power == fields.separation_penalty == fields.query_noise == 0
+    assert fields.kl_weight == fields.kl_weight_final == 2e-4
+    assert config.tokenizer.change_weight == 0
+    stage = make_stage(config, "dynamics")
+    assert isinstance(stage, DynamicsStage)
+    for progress in (0.0, 0.5):  # not annealed
+        annealing = stage.annealing(progress, jax.random.key(0), 9)
+        assert set(np.asarray(annealing.inverse_temperature).tolist()) == {1.0}
+        assert float(jnp.abs(annealing.query_noise).max()) == 0.0
+        assert annealing.separation_penalty is None
+    expected = {"multigrid.py:paper": "", "procgen.py:paper,leaper": "leaper"}.get(words, "starpilot")
+    assert config.data.procgen.game == expected or not expected
+
+
 @pytest.mark.parametrize(
     ("name", "preset"), [(name, preset) for name in EXPERIMENTS for preset in PRESETS[name] if preset != "debug"]
 )
@@ -157,6 +176,7 @@ SHAPES = {  # the shapes of the parameters
     "dynamics.history": 2,
     "dynamics.positions": "keys",
     "dynamics.local_context": False,
+    "dynamics.aggregator": "cross_attention",
     "dynamics.name": "adaworld",
     "dynamics.codebook_size": 4,
 }
@@ -173,12 +193,13 @@ LOSSES = {  # the loss of one batch
     "tokenizer.rare_patch_power": 1.0,
     "dynamics.num_iterations": 3,
     "dynamics.inverse_frequency_power": 0.5,
+    "dynamics.cosine_attention": False,
     "dynamics.prediction_steps": 1,
     "dynamics.prediction_steps_start": 0.8,  # the losses are taken at three quarters of training
     "dynamics.quantize_predictions": False,
     "dynamics.slot_training_share": 0.8,
 }
-SCHEDULES = {  # what the loss is given at three quarters of training: competition of the slots, weight of the KL
+SCHEDULES = {  # what the loss is given at three quarters of training: annealing of the slots, weight of the KL
     "dynamics.inverse_temperature": 2.0,
     "dynamics.slot_anneal_end": 0.5,
     "dynamics.inverse_temperature_start": 0.1,
@@ -189,6 +210,7 @@ SCHEDULES = {  # what the loss is given at three quarters of training: competiti
     "dynamics.kl_weight_final": 3e-1,
     "dynamics.kl_anneal_start": 0.2,
 }
+IMPLICIT = ("dynamics.implicit_gradient", False)
 TRAINING = {  # what one look at the schedule, an update, a batch or a run shows
     "num_steps": 3,
     "batch_size": 5,
@@ -273,13 +295,18 @@ def test_a_field_of_a_schedule_changes_it(name: str, value: Any) -> None:
     def at_three_quarters(config: Config) -> tuple[float, list[np.ndarray]]:
         stage = make_stage(config, "dynamics")
         assert isinstance(stage, DynamicsStage)
-        competition = jax.tree.leaves(stage.competition(0.75, jax.random.key(0), 2))
-        return float(stage.kl_weight(0.75)), [np.asarray(leaf) for leaf in competition]
+        annealing = jax.tree.leaves(stage.annealing(0.75, jax.random.key(0), 2))
+        return float(stage.kl_weight(0.75)), [np.asarray(leaf) for leaf in annealing]
 
     (weight, before), (new_weight, after) = at_three_quarters(base_config()), at_three_quarters(changed(name, value))
     same = len(before) == len(after) and all(map(np.array_equal, before, after))
     in_weight = name.startswith("dynamics.kl_")
     assert (weight != new_weight, not same) == (in_weight, not in_weight)
+
+
+def test_the_implicit_gradient_costs_less_than_the_full_one() -> None:
+    implicit, full = (make_stage(config, "dynamics") for config in (base_config(), changed(*IMPLICIT)))
+    assert flops_of_gradient(implicit) < flops_of_gradient(full)
 
 
 def test_cached_codes_take_the_place_of_frames() -> None:
@@ -415,7 +442,7 @@ def test_a_field_of_training_changes_what_it_names(
 
 
 def test_every_field_of_the_stages_is_tried_above() -> None:
-    tried = {*SHAPES, *LOSSES, *SCHEDULES, "dynamics.cache_codes"}
+    tried = {*SHAPES, *LOSSES, *SCHEDULES, IMPLICIT[0], "dynamics.cache_codes"}
     tried |= {f"{stage}.training.{name}" for stage in STAGES for name in TRAINING}
     tried.add("tokenizer.restore_from")  # in tests/test_main.py
     assert {name for name in field_names(base_config()) if name.startswith(STAGES)} == tried

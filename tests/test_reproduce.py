@@ -17,7 +17,7 @@ import pytest
 from flam_jax import main, reproduce
 from flam_jax.build import build_dynamics
 from flam_jax.command_line import parse_arguments
-from flam_jax.config import field_names, fields, get_field, identity, load_config
+from flam_jax.config import PAPER_MODEL, field_names, fields, get_field, identity, load_config
 from flam_jax.process import COMPILED
 from flam_jax.studies import PRESETS, STUDIES, cells, run
 from flam_jax.studies.definitions import (
@@ -72,6 +72,7 @@ def test_rows_of_a_column_differ_in_the_model_alone(study, preset):
             named |= {"num_factors"} if row.endswith("k_4") else set()
             named |= {"separation_penalty"} if "_no_balance" in row else set()
             named |= {"positions"} if "_places_in_keys" in row else set()
+            named |= set(PAPER_MODEL) if row.startswith("paper_s_model") else set()
             growing, longer = (special.get(preset, {}).get(config.dynamics.name, {}) for special in SPECIAL)
             assert different <= {"name", "model_dim", "training.learning_rate"} | named | {*growing, *longer}
             frames = [c.dynamics.training.window * c.dynamics.training.batch_size for c in (config, flam)]
@@ -94,6 +95,7 @@ def test_sweeps_change_one_thing():
     models = ["flam", "flam_recurrent", "flam_coupled"]
     kinds = [(8, 6.0, "readout"), (4, 6.0, "readout"), (8, 0.0, "readout"), (8, 0.0, "keys")]
     expected = [(name, *kind) for kind in kinds for name in models]
+    expected += [("flam", count, 0.0, "features") for count in (8, 4)]
     assert values("ablations", "", "name", "num_factors", "separation_penalty", "positions") == expected
     models = ["flam", "playslot", "slotformer"]
     assert values("slots", "", "name", "num_factors") == [(name, count) for count in (8, 4) for name in models]

@@ -47,16 +47,55 @@ def test_rollout_is_a_loop_of_steps():
 
 
 def test_start_infers_the_context_as_the_parallel_pass_does():
-    """With the true frames fed, step by step on caches equals the pass over all frames."""
+    """With the true frames fed, frame by frame on caches equals the pass over all frames."""
     seen = tiny_model().observe(clips())
     wm = tiny_model()
     state = wm.start(clips()[:, :CONTEXT])
+    np.testing.assert_allclose(state.slots, seen.slots[:, CONTEXT - 1], atol=2e-5)
+    np.testing.assert_allclose(state.masks, seen.attention[:, CONTEXT - 1], atol=2e-5)
+    np.testing.assert_array_equal(state.features, seen.features[:, CONTEXT - 1])
+    frame = (state.cache, state.features, state.slots, state.masks, seen.action_mean[:, CONTEXT - 1])
     variables = {"params": wm.dynamics_params}
-    step = jax.jit(functools.partial(wm.dynamics.apply, method="step"))
-    _, out = step(variables, state.cache, state.features, seen.action_mean[:, CONTEXT - 1])
+    _, _, next_features = jax.jit(functools.partial(wm.dynamics.apply, method="predict"))(variables, *frame)
     parallel = jax.jit(wm.dynamics.apply)(variables, seen.features)
-    np.testing.assert_allclose(out.slots, seen.slots[:, CONTEXT - 1], atol=2e-5)
-    np.testing.assert_allclose(out.next_features, parallel.next_features[:, CONTEXT - 1], atol=2e-4)
+    np.testing.assert_allclose(next_features, parallel.next_features[:, CONTEXT - 1], atol=2e-4)
+
+
+def push(strength, state, key):
+    """A policy: the same direction for every factor, in proportion to how much it holds, with noise."""
+    held = state.masks.mean(axis=(-2, -1))[..., None]
+    return strength * held + 0.1 * jax.random.normal(key, (*held.shape[:2], 2))
+
+
+def test_a_policy_is_asked_in_every_state_and_its_actions_are_what_is_imagined():
+    wm, context = tiny_model(), clips()[:, :CONTEXT]
+    policy = jax.tree_util.Partial(push, jnp.float32(3.0))
+    found = wm.rollout(context, policy, steps=STEPS, key=jax.random.key(1), decode=False)
+    assert found.actions.shape == (2, STEPS, 3, 2)
+    given = wm.rollout(context, found.actions, decode=False)
+    for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(given), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
+    np.testing.assert_allclose(wm.decode(found.features), wm.rollout(context, found.actions), atol=1e-5)
+    # From a state, step by step.
+    state = wm.start(context)
+    first = wm.imagine(state, policy, jax.random.split(jax.random.key(1), STEPS)[0])
+    np.testing.assert_allclose(first.slots, found.slots[:, 0], atol=1e-5)
+    np.testing.assert_allclose(first.masks, found.masks[:, 0], atol=1e-5)
+    again = wm.rollout(state, policy, steps=STEPS, key=jax.random.key(1), decode=False)
+    np.testing.assert_allclose(again.features, found.features, atol=1e-5)
+    with pytest.raises(ValueError, match="expected steps"):
+        wm.rollout(state, policy)
+
+
+@pytest.mark.parametrize("name", ["flam", "playslot", "genie"])
+def test_a_state_always_carries_slots_and_masks_of_its_frame(name):
+    wm = tiny_model(name=name)
+    state = wm.start(clips()[:, :1])
+    shapes = [leaf.shape for leaf in jax.tree.leaves(state)]
+    for _ in range(2):
+        state = wm.imagine(state, wm.sample_actions(jax.random.key(2), 2, 1)[:, 0])
+        assert [leaf.shape for leaf in jax.tree.leaves(state)] == shapes
+        np.testing.assert_allclose(state.masks.sum(axis=1), 1.0, atol=1e-5)
 
 
 def test_features_are_on_the_grid_unless_the_config_says_otherwise():
@@ -76,7 +115,6 @@ def test_an_object_centric_model_goes_on_from_its_slots():
         np.testing.assert_allclose(state.slots, wm.observe(clips()).slots[:, context - 1], atol=2e-5)
         first, again = (wm.imagine(s, action) for s in (state, state.replace(features=-state.features)))
         np.testing.assert_array_equal(first.features, again.features)
-    assert tiny_model().start(clips()[:, :CONTEXT]).slots is None
 
 
 def test_one_vmapped_step_is_a_batched_step():
@@ -98,20 +136,23 @@ def test_wrong_shapes_are_named():
     state = tiny_model().start(clips()[:, :1])
     with pytest.raises(ValueError, match=r"k = 3 and a = 2, got \[2, 4, 2\]"):
         tiny_model().step(state, jnp.zeros((2, 4, 2)))
+    with pytest.raises(ValueError, match=r"k = 3 and a = 2, got \[2, 4, 2\]"):
+        tiny_model().imagine(state, lambda state, key: jnp.zeros((2, 4, 2)))
     with pytest.raises(ValueError, match=r"\[b steps k a\] with k = 3 and a = 2, got \[2, 1, 3, 5\]"):
         tiny_model().rollout(clips()[:, :1], jnp.zeros((2, 1, 3, 5)))
 
 
-def test_a_model_of_true_actions_is_told_those_of_the_frames():
+def test_a_model_of_given_actions_takes_those_of_the_frames():
     wm = tiny_model(name="action_conditioned")
-    assert wm.needs_true_actions
-    assert not tiny_model().needs_true_actions
+    assert wm.spec.action_source == "given"
+    assert tiny_model().spec.action_source == "inferred"
     true = np.random.default_rng(1).integers(0, 3, (2, CONTEXT + STEPS, 2))
     seen = wm.observe(clips(), true)
-    np.testing.assert_array_equal(seen.action_mean, wm.dynamics.joint_token(jnp.asarray(true)))
+    chosen = seen.action_mean.reshape(2, CONTEXT + STEPS - 1, 2, 3).argmax(-1)
+    np.testing.assert_array_equal(chosen, true[:, :-1])
     frames = [
-        wm.rollout(clips()[:, :CONTEXT], seen.action_mean[:, CONTEXT - 1 :], told[:, :CONTEXT])
-        for told in (true, (true + 1) % 3)
+        wm.rollout(clips()[:, :CONTEXT], seen.action_mean[:, CONTEXT - 1 :], true_actions=given[:, :CONTEXT])
+        for given in (true, (true + 1) % 3)
     ]
     assert float(jnp.abs(frames[0] - frames[1]).max()) > 1e-3  # the context's actions count too
     with pytest.raises(ValueError, match="expected true_actions"):

@@ -3,65 +3,15 @@
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from flam_jax.baselines.recurrent import recurrent_factorizer
 from flam_jax.dynamics.attention import KVCache
-from flam_jax.dynamics.factorizer import Bidding, Factorizer, Patches, implicit
-from flam_jax.dynamics.flam import Flam
+from flam_jax.dynamics.flam import Flam, flam
 from flam_jax.dynamics.inverse import ActionDistribution, gaussian
 from flam_jax.dynamics.streams import ContextStream
-
-# Frames that are compiled one after the other before the loop begins anew: a training window of that many has no loop,
-# which would make its gradient take about twice as long; a long video compiles in a fraction of the time.
-UNROLLED_FRAMES = 8
-
-
-class RecurrentFactorizer(Factorizer):
-    """No temporal attention: the slots of a frame start from those of the frame before it.
-
-    What goes on from frame to frame is the state of the recurrent update alone, which cannot grow. The perceptron and
-    the place come last in each frame: added to what goes on they pile up beyond the windows of training, and a slot
-    that knows its place hands an entity on to another slot on its way (docs/decisions/recurrent_slots.md).
-    """
-
-    def init_cache(self, batch: tuple[int, ...]) -> Float[Array, "*b k d"]:
-        """The state before the first frame: the learned slots."""
-        return jnp.broadcast_to(self.initial_slots.astype(self.dtype), (*batch, *self.initial_slots.shape))
-
-    def compete(
-        self, patches: Patches, bidding: Bidding, cache: Any
-    ) -> tuple[Float[Array, "b t k d"], Float[Array, "b t k n"], Any]:
-        """As the factorizer's, one frame after the other."""
-        batch = patches.keys.shape[0]
-        start = self.init_cache((batch,)) if cache is None else cache
-        over_frames = nn.scan(
-            RecurrentFactorizer._frame,
-            variable_broadcast="params",
-            split_rngs={"params": False},
-            in_axes=(1, nn.broadcast),  # type: ignore  # one for each argument
-            out_axes=1,
-            unroll=UNROLLED_FRAMES,
-        )
-        held = jnp.zeros((batch, self.num_factors, patches.keys.shape[2]))
-        (state, _), (slots, attention) = over_frames(self, (start, held), patches, bidding)
-        return slots, attention, None if cache is None else state
-
-    def _frame(self, carry: Any, patches: Patches, bidding: Bidding) -> Any:
-        """One frame: from the state after the last one, and what slots held in it."""
-        start, held = (x[:, None] for x in carry)
-        part = jax.tree.map(lambda x: x[:, None], patches)
-        state, attention, readout = start, None, None
-        for iteration in range(self.num_iterations):
-            if iteration == self.num_iterations - 1 and iteration > 0:
-                state = implicit(state, start)
-            state, attention, readout = self.bid(state, part, bidding, held)
-        assert attention is not None
-        slots = state + self.mlp(self.mlp_norm(state)) + self.read_last(readout)
-        held = part.counted(attention)
-        return (state[:, 0], held[:, 0]), (slots[:, 0], attention[:, 0])
 
 
 class CoupledInverseDynamics(nn.Module):
@@ -112,14 +62,20 @@ class CoupledForwardDynamics(nn.Module):
         return slots + nn.Dense(dim, dtype=self.dtype, name="out")(x), cache
 
 
-class RecurrentFlam(Flam):
-    """FLAM without temporal attention in the factorizer."""
+def recurrent_flam(**fields: Any) -> Flam:
+    """FLAM without temporal attention in the factorizer; fields as `flam`."""
+    model = flam(**fields)
+    return model.clone(factorizer=recurrent_factorizer(model.factorizer))
 
-    factorizer_type = RecurrentFactorizer
 
-
-class CoupledFlam(Flam):
+def coupled_flam(**fields: Any) -> Flam:
     """FLAM with globally coupled dynamics: inverse dynamics see all next slots, forward dynamics all actions."""
-
-    inverse_type = CoupledInverseDynamics
-    forward_type = CoupledForwardDynamics
+    model = flam(**fields)
+    stream = model.context
+    block: dict[str, Any] = dict(
+        num_blocks=stream.num_blocks, num_heads=stream.num_heads, history=stream.history, dtype=stream.dtype
+    )
+    return model.clone(
+        inverse_dynamics=CoupledInverseDynamics(action_dim=model.action_dim, **block),
+        forward_dynamics=CoupledForwardDynamics(**block),
+    )

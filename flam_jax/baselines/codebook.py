@@ -17,6 +17,7 @@ class CodeDistribution:
 
     mean: Float[Array, "*b a"]  # the code's vector
     index: Int[Array, " *b"]
+    encodings: Float[Array, "*b a"]  # before they were snapped to the code
     num_codes: int = flax.struct.field(pytree_node=False)
 
     @property
@@ -48,7 +49,7 @@ class Codebook(nn.Module):
         x = encodings.astype(jnp.float32)
         index = jnp.argmin(self._distance(x), axis=-1)
         code = self.codes[index]
-        return CodeDistribution(x + jax.lax.stop_gradient(code - x), index, self.num_codes)
+        return CodeDistribution(x + jax.lax.stop_gradient(code - x), index, encodings, self.num_codes)
 
     def loss(self, encodings: Float[Array, "*b a"], key: PRNGKeyArray) -> Float[Array, ""]:
         """Draws codes to their encodings, encodings to their codes, and dead codes to encodings drawn at random.

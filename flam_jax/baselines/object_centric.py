@@ -4,34 +4,35 @@ SlotFormer (Wu et al. 2023) predicts the slots without actions; PlaySlot (Villar
 action a slot, a code of a book plus a continuous variation. The slots are those of SAVi (Kipf et al. 2022): those of a
 frame start from the last frame's, and a decoder turns them back into features. SAVi's predictor, which lets the slots
 attend to each other on the way to the next frame, is left out: with it they became alike and held no entity. The
-decoder is not SAVi's, which lets every slot paint a whole frame: patches ask the slots
-(docs/decisions/object_centric_baselines.md).
+decoder is not SAVi's, which lets every slot paint a whole frame: patches attend to the slots.
 
-One module holds both parts. `FlamOutput.slot_loss` is the loss of the slots; nothing of the prediction reaches them,
-and the training stage decides which of the two losses counts when.
+One module holds both parts. The loss `slots` trains the slots; nothing of the prediction reaches them, and the phases
+of the spec say which losses count when.
 """
 
-from typing import Any, ClassVar
+from typing import Any
 
 import flax.linen as nn
-import flax.struct
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray, Shaped
 
-from flam_jax.baselines.ablations import CoupledForwardDynamics, RecurrentFactorizer
-from flam_jax.baselines.codebook import Codebook
-from flam_jax.dynamics.aggregator import SlotCrossAttention
-from flam_jax.dynamics.attention import Mlp, empty_cache
-from flam_jax.dynamics.factorizer import Competition, position_codes
-from flam_jax.dynamics.flam import Flam, FlamOutput, StepOutput, check_frames
-from flam_jax.dynamics.inverse import ActionDistribution
-from flam_jax.dynamics.streams import ContextStream
+from flam_jax.baselines.ablations import CoupledForwardDynamics
+from flam_jax.baselines.recurrent import RecurrentFactorizer, recurrent_factorizer
+from flam_jax.baselines.slot_actions import NoActions, SlotActions
+from flam_jax.dynamics.aggregators import SlotCrossAttention
+from flam_jax.dynamics.attention import Mlp
+from flam_jax.dynamics.flam import flam
+from flam_jax.dynamics.interface import ActionPosterior, Factors, ModelOutput, ModelSpec, Phase
+from flam_jax.dynamics.outputs import check_frames, paper_losses
+from flam_jax.dynamics.positions import position_codes
+from flam_jax.dynamics.schedules import SlotAnnealing
+from flam_jax.dynamics.streams import empty_caches
 
 
 class SlotMixerDecoder(nn.Module):
-    """Patches ask slots what they show, each from its place (the slot mixer of Sajjadi et al. 2022)."""
+    """Patches attend to slots, each with its position as the query (the slot mixer of Sajjadi et al. 2022)."""
 
     feature_dim: int
     grid: tuple[int, int]
@@ -39,139 +40,107 @@ class SlotMixerDecoder(nn.Module):
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, slots: Float[Array, "*b k d"]) -> Float[Array, "*b h w c"]:
+    def __call__(self, slots: Float[Array, "*b k d"]) -> tuple[Float[Array, "*b h w c"], Float[Array, "*b k h w"]]:
+        """Features, and the masks of the slots: the attention to them, a mean over heads, which sums to 1 over k."""
         *batch, _, dim = slots.shape
         norm = lambda x: nn.LayerNorm(dtype=self.dtype)(x)  # noqa: E731
         codes = position_codes(*self.grid).astype(self.dtype)
         position = nn.Dense(dim, dtype=self.dtype, name="position")(codes)
         x = jnp.broadcast_to(position, (*batch, *position.shape))
-        x = x + SlotCrossAttention(self.num_heads, self.dtype, name="slots")(norm(x), norm(slots.astype(self.dtype)))
+        attend = SlotCrossAttention(self.num_heads, self.dtype, name="slots")
+        read, weights = attend(norm(x), norm(slots.astype(self.dtype)))
+        x = x + read
         x = x + Mlp(self.dtype, name="mlp")(norm(x))
-        return nn.Dense(self.feature_dim, dtype=self.dtype, name="out")(norm(x)).astype(jnp.float32)
+        features = nn.Dense(self.feature_dim, dtype=self.dtype, name="out")(norm(x)).astype(jnp.float32)
+        of_slots = jnp.moveaxis(weights.mean(axis=-4)[..., :-1], -1, -3) + 1e-9  # a patch may read the null slot alone
+        return features, of_slots / of_slots.sum(axis=-3, keepdims=True)
 
 
-@flax.struct.dataclass
-class VariedCodes:
-    """A code of the book and a Gaussian variation of it."""
-
-    code: Any  # CodeDistribution
-    variation: ActionDistribution
-
-    @property
-    def mean(self) -> Float[Array, "*b a"]:
-        """Code and mean variation."""
-        return self.code.mean + self.variation.mean
-
-    @property
-    def log_var(self) -> Float[Array, "*b a"]:
-        """Of the variation."""
-        return self.variation.log_var
-
-    def sample(self, key: PRNGKeyArray) -> Float[Array, "*b a"]:
-        """Code and sampled variation."""
-        return self.code.mean + self.variation.sample(key)
-
-    def kl(self) -> Float[Array, " *b"]:
-        """KL of both parts from their priors, in nats."""
-        return self.code.kl() + self.variation.kl()
-
-
-@flax.struct.dataclass
-class NoActions:
-    """Of a model without actions: arrays of size 0."""
-
-    mean: Float[Array, "*b 0"]
-
-    @property
-    def log_var(self) -> Float[Array, "*b 0"]:
-        """Nothing."""
-        return self.mean
-
-    def sample(self, key: PRNGKeyArray) -> Float[Array, "*b 0"]:
-        """Nothing."""
-        del key
-        return self.mean
-
-    def kl(self) -> Float[Array, " *b"]:
-        """0 nats."""
-        return self.mean.sum(axis=-1)
-
-
-class ObjectCentric(Flam, kw_only=True):
-    """Slots learned by reconstruction, and dynamics on them; a latent action a slot, or none.
-
-    Fields and methods are FLAM's, with an `action_dim` of 0 for a model without actions (SlotFormer).
+class ObjectCentric(nn.Module):
+    """Slots learned by reconstruction, and dynamics on them.
 
     Attributes:
-      grid: rows and columns of patches.
-      feature_dim: c.
-      num_codes: of the codebook.
+      num_factors: K.
+      factorizer: features -> slots.
+      decoder: slots -> features.
+      action_model: `SlotActions` or `NoActions`. Its parameters lie beside those of this module.
+      forward_dynamics: all slots and actions -> next slots.
+      slot_training_share: share of training in which slots are learned; after it they are frozen.
     """
 
-    grid: tuple[int, int]
-    feature_dim: int
-    num_codes: int = 8
-
-    slot_parts: ClassVar[tuple[str, ...]] = ("factorizer", "decoder")  # what `slot_loss` trains, by its first name
-    factorizer_type: ClassVar[Any] = RecurrentFactorizer
-    forward_type: ClassVar[Any] = CoupledForwardDynamics
+    num_factors: int
+    factorizer: RecurrentFactorizer
+    decoder: SlotMixerDecoder
+    action_model: Any
+    forward_dynamics: CoupledForwardDynamics
+    slot_training_share: float = 0.5
 
     def setup(self):
-        block: dict[str, Any] = dict(
-            num_blocks=self.num_blocks, num_heads=self.num_heads, history=self.history, dtype=self.dtype
+        nn.share_scope(self, self.action_model)
+
+    @property
+    def spec(self) -> ModelSpec:
+        """Slots first, then dynamics on them."""
+        actions, share = self.action_model, self.slot_training_share
+        dynamics = ("context", "inverse_dynamics", "codebook") if actions.action_dim else ()
+        slots = Phase("slots", 0.0, share, ("factorizer", "decoder"), ("slots",))
+        losses = ("prediction", "kl", *actions.added_loss_names, "slot_prediction")
+        return ModelSpec(
+            self.num_factors,
+            actions.action_dim,
+            actions.source,
+            "slots",
+            (slots, Phase("dynamics", share, 1.0, ("forward_dynamics", *dynamics), losses)),
         )
-        self.factorizer = self.make_factorizer()
-        self.decoder = SlotMixerDecoder(self.feature_dim, self.grid, self.num_heads, self.dtype)
-        if self.action_dim:
-            self.context = ContextStream(**block)
-            # Encodings that are snapped to codes, and variations, side by side.
-            self.inverse_dynamics = self.inverse_type(action_dim=2 * self.action_dim, **block)
-            self.codebook = Codebook(self.num_codes, self.action_dim)
-        self.forward_dynamics = self.forward_type(**block)
 
     def __call__(
         self,
         features: Float[Array, "b t h w c"],
-        competition: Competition | None = None,
+        annealing: SlotAnnealing | None = None,
         actions: Float[Array, "b t-1 k a"] | None = None,
-    ) -> FlamOutput:
-        """As `Flam`."""
+        true_actions: Shaped[Array, "b t *n"] | None = None,
+    ) -> ModelOutput:
+        """See `LatentActionModel`. A codebook learns where actions are sampled."""
+        del true_actions
         check_frames(features.shape[1])
-        factors, _ = self.factorizer(features, None, competition)
-        error = jnp.square(self.decoder(factors.slots) - features).sum(axis=(-3, -2, -1)).mean()
+        factors, _ = self.factorizer(features, None, annealing)
+        reconstruction, _ = self.decoder(factors.slots)
+        losses = {"slots": jnp.square(reconstruction - features).sum(axis=(-3, -2, -1)).mean()}
         slots = jax.lax.stop_gradient(factors.slots)
-        encodings, posterior = self._encode_actions(slots)
-        auxiliary = jnp.zeros(())
-        if actions is None:
-            actions = posterior.mean
-            if self.has_rng("action") and self.action_dim:
-                sample_key, loss_key = jax.random.split(self.make_rng("action"))
-                actions = posterior.sample(sample_key)
-                auxiliary = self.codebook.loss(encodings, loss_key)
+        posterior = self.action_model(slots)
+        if actions is None and self.has_rng("action"):
+            sample_key, loss_key = jax.random.split(self.make_rng("action"))
+            actions = posterior.sample(sample_key)
+            losses |= self.action_model.added_losses(posterior, loss_key)
+        actions = posterior.mean if actions is None else actions
+        assert actions is not None
         next_slots = self.predict_slots(slots[:, :-1], actions)
-        auxiliary = auxiliary + jnp.square(next_slots - slots[:, 1:]).sum(axis=(-2, -1)).mean()
-        return FlamOutput(
+        losses["slot_prediction"] = jnp.square(next_slots - slots[:, 1:]).sum(axis=(-2, -1)).mean()
+        next_features, action_kl = self._frozen_decoder(next_slots), posterior.kl()
+        return ModelOutput(
             slots=slots,
             attention=factors.attention,
             action_mean=posterior.mean,
             action_log_var=posterior.log_var,
-            action_kl=posterior.kl(),
+            action_kl=action_kl,
             actions=actions,
             next_slots=next_slots,
-            next_features=self._frozen_decoder(next_slots),
-            auxiliary_loss=auxiliary,
-            slot_loss=error,
-            action_codes=posterior.code.index if isinstance(posterior, VariedCodes) else None,
+            next_features=next_features,
+            losses=paper_losses(features, next_features, action_kl) | losses,
+            extras=self.action_model.extras(posterior),
         )
 
-    def infer_actions(self, slots: Float[Array, "b t k d"]) -> VariedCodes | NoActions:
-        """Latent actions between consecutive slots, shape b t-1 k a.
+    def factorize(self, features: Float[Array, "b t h w c"]) -> Factors:
+        """See `LatentActionModel`."""
+        return self.factorizer(features)[0]
 
-        Raises:
-          ValueError: fewer than two frames.
-        """
+    def infer_actions(
+        self, slots: Float[Array, "b t k d"], true_actions: Shaped[Array, "b t *n"] | None = None
+    ) -> ActionPosterior:
+        """See `LatentActionModel`."""
+        del true_actions
         check_frames(slots.shape[1])
-        return self._encode_actions(slots)[1]
+        return self.action_model(slots)
 
     def predict_slots(
         self, slots: Float[Array, "b t k d"], actions: Float[Array, "b t k a"]
@@ -180,64 +149,92 @@ class ObjectCentric(Flam, kw_only=True):
         return self.forward_dynamics(slots, actions, None, None)[0]
 
     def aggregate(
-        self, features: Float[Array, "b t h w c"], next_slots: Float[Array, "b t k d"]
+        self,
+        features: Float[Array, "b t h w c"],
+        next_slots: Float[Array, "b t k d"],
+        attention: Float[Array, "b t k h w"],
     ) -> Float[Array, "b t h w c"]:
         """ẑ_{t+1} from ŝ_{t+1} alone: slots carry all of the frame."""
-        del features
-        return self.decoder(next_slots)
+        del features, attention
+        return self.decoder(next_slots)[0]
 
     def sample_actions(self, key: PRNGKeyArray, shape: tuple[int, ...]) -> Float[Array, "*shape k a"]:
-        """Latent actions drawn from the prior: a code of the book and a variation from N(0, I)."""
-        shape = (*shape, self.num_factors)
-        if not self.action_dim:
-            return jnp.zeros((*shape, 0))
-        first, second = jax.random.split(key)
-        return self.codebook.sample(first, shape) + jax.random.normal(second, (*shape, self.action_dim))
+        """See `LatentActionModel`."""
+        return self.action_model.sample_prior(key, (*shape, self.num_factors))
 
     def init_cache(self, features: Float[Array, "b h w c"]) -> dict[str, Any]:
-        """Caches before the first frame of `step`."""
-        batch = (features.shape[0], self.num_factors)
-        make = lambda: empty_cache(batch, self.history, self.num_heads, self.model_dim, self.dtype)  # noqa: E731
+        """See `LatentActionModel`. `last_features` are those of the frame before the one that is observed."""
+        b, dim = features.shape[0], self.factorizer.slot_attention.slot_dim
         return {
-            "factorizer": self.factorizer.init_cache(batch[:1]),
-            "forward": [make() for _ in range(self.num_blocks)],
+            "factorizer": self.factorizer.init_cache(b),
+            "forward": empty_caches(self.forward_dynamics, (b, self.num_factors), dim),
             "last_features": features,
         }
 
-    def step(
-        self, cache: dict[str, Any], features: Float[Array, "b h w c"], actions: Float[Array, "b k a"]
-    ) -> tuple[dict[str, Any], StepOutput]:
-        """Consumes frame t and the actions taken there, predicts frame t + 1. Cost does not depend on t."""
+    def observe_frame(
+        self,
+        cache: dict[str, Any],
+        features: Float[Array, "b h w c"],
+        predicted_slots: Float[Array, "b k d"] | None = None,
+    ) -> tuple[dict[str, Any], Float[Array, "b k d"], Float[Array, "b k h w"]]:
+        """See `LatentActionModel`. After a predicted frame no true one can be observed."""
+        if predicted_slots is not None:
+            return cache, predicted_slots, self.decoder(predicted_slots)[1]
         last_features = cache["last_features"]
-        factors, factorizer_cache = self.factorizer(features[:, None], cache["factorizer"], None, last_features)
-        next_slots, forward_cache = self.forward_dynamics(factors.slots, actions[:, None], None, cache["forward"])
-        next_slots = next_slots[:, 0]
-        output = StepOutput(factors.slots[:, 0], factors.attention[:, 0], next_slots, self.decoder(next_slots))
-        return {"factorizer": factorizer_cache, "forward": forward_cache, "last_features": features}, output
+        factors, factorizer = self.factorizer(features[:, None], cache["factorizer"], None, last_features)
+        return {**cache, "factorizer": factorizer}, factors.slots[:, 0], factors.attention[:, 0]
 
-    def imagine_slots(
-        self, cache: dict[str, Any], slots: Float[Array, "b k d"], actions: Float[Array, "b k a"]
+    def predict(
+        self,
+        cache: dict[str, Any],
+        features: Float[Array, "b h w c"],
+        slots: Float[Array, "b k d"],
+        masks: Float[Array, "b k h w"],
+        actions: Float[Array, "b k a"],
     ) -> tuple[dict[str, Any], Float[Array, "b k d"], Float[Array, "b h w c"]]:
-        """As `step` for a frame that was imagined, of which the slots are at hand: both models roll out in them.
-
-        Returns:
-          The cache, with which no true frame can be consumed any more, and the next slots and features.
-        """
-        next_slots, forward_cache = self.forward_dynamics(slots[:, None], actions[:, None], None, cache["forward"])
-        return {**cache, "forward": forward_cache}, next_slots[:, 0], self.decoder(next_slots[:, 0])
-
-    def _encode_actions(self, slots: Float[Array, "b t k d"]) -> tuple[Array, VariedCodes | NoActions]:
-        """Encodings before they are snapped to codes, and the distribution."""
-        if not self.action_dim:
-            none = jnp.zeros((slots.shape[0], slots.shape[1] - 1, self.num_factors, 0))
-            return none, NoActions(none)
-        context, _ = self.context(slots[:, :-1])
-        both = self.inverse_dynamics(slots[:, :-1], slots[:, 1:], context)
-        encodings, mean = jnp.split(both.mean, 2, axis=-1)
-        variation = ActionDistribution(mean, both.log_var[..., self.action_dim :])
-        return encodings, VariedCodes(self.codebook(encodings), variation)
+        """See `LatentActionModel`."""
+        del masks
+        next_slots, forward = self.forward_dynamics(slots[:, None], actions[:, None], None, cache["forward"])
+        next_slots = next_slots[:, 0]
+        return {**cache, "forward": forward, "last_features": features}, next_slots, self.decoder(next_slots)[0]
 
     def _frozen_decoder(self, slots: Float[Array, "b t k d"]) -> Float[Array, "b t h w c"]:
         """Gradients reach the slots, not the decoder."""
         params = jax.lax.stop_gradient(self.decoder.variables["params"])
-        return self.decoder.clone(parent=None).apply({"params": params}, slots)  # type: ignore  # an array
+        return self.decoder.clone(parent=None).apply({"params": params}, slots)[0]  # type: ignore  # a pair
+
+
+def object_centric(
+    grid: tuple[int, int],
+    feature_dim: int,
+    num_factors: int,
+    action_dim: int,
+    *,
+    num_codes: int = 8,
+    slot_training_share: float = 0.5,
+    **fields: Any,
+) -> ObjectCentric:
+    """PlaySlot; SlotFormer with an `action_dim` of 0.
+
+    Args:
+      grid: rows and columns of patches.
+      feature_dim: c.
+      num_factors: K.
+      action_dim: size of one slot's latent action.
+      num_codes: of the codebook.
+      slot_training_share: share of training in which slots are learned.
+      **fields: as `flam`, of which the parts that are not FLAM's own are taken.
+    """
+    parts = flam(num_factors, action_dim, **fields)
+    stream = parts.context
+    block: dict[str, Any] = dict(
+        num_blocks=stream.num_blocks, num_heads=stream.num_heads, history=stream.history, dtype=stream.dtype
+    )
+    return ObjectCentric(
+        num_factors=num_factors,
+        factorizer=recurrent_factorizer(parts.factorizer),
+        decoder=SlotMixerDecoder(feature_dim, grid, stream.num_heads, stream.dtype),
+        action_model=SlotActions(action_dim, num_codes, **block) if action_dim else NoActions(),
+        forward_dynamics=CoupledForwardDynamics(**block),
+        slot_training_share=slot_training_share,
+    )

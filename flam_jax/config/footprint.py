@@ -4,8 +4,7 @@ import math
 from typing import Any
 
 from data_pipelines.spec import DatasetSpec
-
-_MONOLITHIC = ("genie", "adaworld", "action_conditioned")  # one factor
+from flam_jax.models import MODELS
 
 
 def least_memory(config: Any, spec: DatasetSpec) -> dict[str, int]:
@@ -22,15 +21,11 @@ def least_memory(config: Any, spec: DatasetSpec) -> dict[str, int]:
     )
     patches, steps, length = math.prod(sides), evaluation.steps, evaluation.context + evaluation.steps
     code_bytes = 2 if math.prod(tokenizer.levels) <= 2**16 else 4
-    monolithic = dynamics.name in _MONOLITHIC
+    monolithic = MODELS[dynamics.name].one_slot
     factors = 1 if monolithic else dynamics.num_factors
     # Of one example: attention over patches, or a look for patches that are alike; and who holds which patch.
-    pairs = (
-        4
-        * (dynamics.num_heads if monolithic else int(dynamics.inverse_frequency_power > 0))
-        * dynamics.training.window
-        * patches**2
-    )
+    maps = dynamics.num_heads if monolithic else int(dynamics.inverse_frequency_power > 0)
+    pairs = 4 * maps * dynamics.training.window * patches**2
     masks = 4 * factors * dynamics.training.window * patches
     # Linear probes of every entity's cell, of every slot, with the ten steps that L-BFGS remembers.
     probes = 40 * dynamics.model_dim * spec.entities * sum(spec.cells or ())

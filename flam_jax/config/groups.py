@@ -6,11 +6,8 @@ from typing import Any
 
 from data_pipelines.fields import Field, Group, choice, flag, folder, number, size, whole, whole_numbers
 from data_pipelines.registry import DATASETS, definition
+from flam_jax.models import MODELS
 
-MODELS = (
-    *("flam", "genie", "adaworld", "playslot", "slotformer", "action_conditioned"),
-    *("flam_recurrent", "flam_coupled"),
-)
 _SEED = (0, 2**32 - 1)
 
 
@@ -86,8 +83,8 @@ TOKENIZER = dict(
     training=_training(num_steps=100_000, batch_size=64, window=2),
 )
 
-DYNAMICS = dict(
-    name=choice(MODELS, "the model"),
+DYNAMICS: dict[str, Field | Group] = dict(
+    # The name of the model comes first, see `all_groups`.
     num_factors=whole(4, "K; models with one action for the scene have one", 1, 1024),
     total_action_dim=whole(256, "size of the latent action, shared out evenly over the factors", 1, 65_536),
     model_dim=whole(256, "size of slots and of all streams", 1, 65_536),
@@ -147,9 +144,9 @@ def all_groups() -> Group:
         mesh=MESH,
         data=data_group(),
         tokenizer=TOKENIZER,
-        dynamics=DYNAMICS,
+        dynamics=dict(name=choice(tuple(MODELS), "the model"), **DYNAMICS),
         evaluation=EVALUATION,
     )
 
 
-__all__ = ["MODELS", "all_groups"]
+__all__ = ["all_groups"]

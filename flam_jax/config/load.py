@@ -113,25 +113,32 @@ def _nearest(name: str, known: Sequence[str]) -> str:
     return difflib.get_close_matches(name, same_leaf or known, n=1, cutoff=0.0)[0]
 
 
-def parse_arguments(text: str, variants: Sequence[str], presets: Sequence[str] = ("cpu", "debug")) -> tuple[str, str]:
-    """Reads an experiment's argument text: at most one variant and at most one preset, in any order.
+def parse_arguments(
+    text: str, variants: Sequence[str], presets: Sequence[str] = ("cpu", "debug"), *more: Sequence[str]
+) -> tuple[str, ...]:
+    """Reads an experiment's argument text: at most one word of each group, in any order.
+
+    Args:
+      text: words, comma-separated.
+      variants: the first group, whose first word is the default.
+      presets: the second group.
+      more: further groups.
 
     Returns:
-      `(variant, preset)`; the first variant when none is named, and `""` for the paper's setting.
+      One word for every group: `(variant, preset, ...)`; `""` where none is named, of the presets the paper's setting.
 
     Raises:
       ConfigError: an unknown or repeated word.
     """
-    variant, preset = "", ""
+    groups = (variants, presets, *more)
+    found = [""] * len(groups)
     for word in filter(None, text.split(",")):
-        if word in presets and not preset:
-            preset = word
-        elif word in variants and not variant:
-            variant = word
-        else:
-            choices = f"at most one of {', '.join(variants)} and at most one of {', '.join(presets)}"
+        index = next((i for i, group in enumerate(groups) if word in group and not found[i]), None)
+        if index is None:
+            choices = " and ".join(f"at most one of {', '.join(group)}" for group in groups)
             raise ConfigError(f"config argument {short_repr(word)}: expected {choices}")
-    return variant or variants[0], preset
+        found[index] = word
+    return found[0] or variants[0], *found[1:]
 
 
 __all__ = ["experiments", "find_experiment", "load_config", "override", "parse_arguments"]

@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 from data_pipelines.fields import Field, Group, leaves
 from data_pipelines.registry import DATASETS
 from flam_jax.config.groups import all_groups
+from flam_jax.models import MODELS
 
 if TYPE_CHECKING:
     Config = Any  # static checkers cannot know the types of its fields
@@ -23,12 +24,12 @@ class ConfigError(ValueError):
 
 def default_config() -> Config:
     """The whole tree with the paper's settings where it states them (PAPER: settings known)."""
-    return ConfigDict(_defaults(_groups(tuple(DATASETS))))
+    return ConfigDict(_defaults(_groups(_registered())))
 
 
 def fields() -> Mapping[str, Field]:
     """Every field by its dotted name."""
-    return _fields(tuple(DATASETS))
+    return _fields(_registered())
 
 
 def field_names(config: Config) -> list[str]:
@@ -58,16 +59,20 @@ def steps_of(span: tuple[float, float], num_steps: int) -> tuple[int, int]:
     return first, last
 
 
-# By the names of the data sets, each of which adds a group.
+def _registered() -> tuple[str, ...]:
+    """Of what the tree depends on: each data set adds a group, each model a choice."""
+    return (*DATASETS, *MODELS)
+
+
 @functools.cache
-def _groups(datasets: tuple[str, ...]) -> Group:
-    del datasets
+def _groups(registered: tuple[str, ...]) -> Group:
+    del registered
     return all_groups()
 
 
 @functools.cache
-def _fields(datasets: tuple[str, ...]) -> dict[str, Field]:
-    return dict(leaves(_groups(datasets)))
+def _fields(registered: tuple[str, ...]) -> dict[str, Field]:
+    return dict(leaves(_groups(registered)))
 
 
 def clear_cache() -> None:

@@ -7,6 +7,7 @@ from data_pipelines.registry import definition, spec_of
 from flam_jax.config.footprint import least_memory
 from flam_jax.config.schema import Config, ConfigError, field_names, fields, get_field, steps_of
 from flam_jax.messages import short_repr
+from flam_jax.models import MODELS
 
 _MOST_CLIP_BYTES = 2**30  # a record; the format of the files ends at twice that
 _MOST_BYTES = 2**44  # of one array or kind of parameters, over all devices: no machine has that much
@@ -102,14 +103,15 @@ def _check_dynamics(config: Config) -> None:
     _expect(dim % heads == 0, "dynamics.num_heads", heads, f"a divisor of dynamics.model_dim = {dim}")
     window, passes = dynamics.training.window, dynamics.prediction_steps
     _expect(window > passes, "dynamics.training.window", window, f"more than dynamics.prediction_steps = {passes}")
-    if dynamics.name in ("playslot", "slotformer"):  # slots, then the dynamics on them: each warms up
+    model = MODELS[dynamics.name]
+    if model.slots_first:  # slots, then the dynamics on them: each warms up
         steps, warmup = dynamics.training.num_steps, dynamics.training.warmup_steps
         of_slots, _ = steps_of((dynamics.slot_training_share, 1.0), steps)
         spans = [count for count in (of_slots, steps - of_slots) if count]  # none: what is not trained
         share = f"dynamics.slot_training_share = {dynamics.slot_training_share:g}"
         expected = f"less than {min(spans)}, the shorter part of {steps} steps with {share}"
         _expect(warmup < min(spans), "dynamics.training.warmup_steps", warmup, expected)
-    known = dynamics.name != "action_conditioned" or spec_of(config.data).actors > 0
+    known = not model.given_actions or spec_of(config.data).actors > 0
     _expect(known, "dynamics.name", dynamics.name, f"another model: the actions of {config.data.name} are not known")
 
 

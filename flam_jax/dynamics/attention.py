@@ -30,8 +30,8 @@ def empty_cache(batch: tuple[int, ...], history: int, num_heads: int, model_dim:
     return KVCache(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype), jnp.zeros(shape[:-2], bool))
 
 
-def rematerialized(kinds: tuple[type[nn.Module], ...], wanted: bool) -> tuple[Any, ...]:
-    """Module classes whose instances, where that is wanted, compute again for the gradient what they hold within.
+def maybe_remat(kinds: tuple[type[nn.Module], ...], wanted: bool) -> tuple[Any, ...]:
+    """Module classes whose activations, where that is wanted, are recomputed for the gradient instead of kept.
 
     Give the instances names: a class of another kind has automatic names of its own.
     """

@@ -6,12 +6,14 @@ past and reads the context stream, never another factor's stream. So the couplin
 coupling through the actions is none, exactly, in any number of layers.
 """
 
+from typing import Any
+
 import flax.linen as nn
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from flam_jax.dynamics.attention import Attention, KVCache, Mlp, TemporalAttention, rematerialized
+from flam_jax.dynamics.attention import Attention, KVCache, Mlp, TemporalAttention, empty_cache, maybe_remat
 
 
 class ContextStream(nn.Module):
@@ -21,7 +23,7 @@ class ContextStream(nn.Module):
     num_heads: int
     history: int
     dtype: DTypeLike = jnp.float32
-    rematerialize: bool = False  # compute what a layer holds again for the gradient instead of keeping it
+    rematerialize: bool = False  # recompute activations for the gradient instead of keeping them
 
     @nn.compact
     def __call__(
@@ -30,7 +32,7 @@ class ContextStream(nn.Module):
         x = slots.astype(self.dtype)
         new_cache = []
         kinds = (Attention, TemporalAttention, Mlp)
-        attention, temporal_attention, mlp = rematerialized(kinds, self.rematerialize)
+        attention, temporal_attention, mlp = maybe_remat(kinds, self.rematerialize)
         for block in range(self.num_blocks):
             y = nn.LayerNorm(dtype=self.dtype)(x)
             x = x + attention(self.num_heads, self.dtype, name=f"factors_{block}")(y, y)
@@ -68,6 +70,18 @@ class FactorStream(nn.Module):
             x = x + Attention(self.num_heads, self.dtype, name=f"context_{block}")(y, context)[..., 0, :]
             x = x + Mlp(self.dtype, name=f"mlp_{block}")(nn.LayerNorm(dtype=self.dtype)(x))
         return nn.LayerNorm(dtype=self.dtype)(x), None if cache is None else new_cache
+
+
+def empty_caches(stream: Any, batch: tuple[int, ...], dim: int) -> list[KVCache]:
+    """Caches before the first frame, one a block, of a stream or of a module that has one.
+
+    Args:
+      stream: has `num_blocks`, `history`, `num_heads` and `dtype`.
+      batch: leading axes, that of the factors last.
+      dim: size of the stream.
+    """
+    shape = (batch, stream.history, stream.num_heads, dim, stream.dtype)
+    return [empty_cache(*shape) for _ in range(stream.num_blocks)]
 
 
 def over_factors(module: type[nn.Module], in_axes: tuple[int | None, ...], out_axes: int | tuple[int, ...]):

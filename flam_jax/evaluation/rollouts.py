@@ -74,7 +74,7 @@ def roll_out(
     observation = world_model.observe(frames, true_actions)
     actions = observation.action_mean[:, context - 1 :]
     before = None if true_actions is None else true_actions[:, :context]
-    predicted = world_model.rollout(frames[:, :context], actions, before)
+    predicted = world_model.rollout(frames[:, :context], actions, true_actions=before)
     ceiling = world_model.decode(observation.features[:, context:])
     pixels = frames.astype(jnp.float32) / 255.0
     true = pixels[:, context:]
@@ -96,7 +96,7 @@ def roll_out(
 
 def true_actions_for(world_model: WorldModel, record: Mapping[str, np.ndarray]) -> np.ndarray | None:
     """The true actions of a batch of records for a model that is given them; None for one that infers its own."""
-    return record["actions"].astype(np.int32) if world_model.needs_true_actions else None
+    return record["actions"].astype(np.int32) if world_model.spec.action_source == "given" else None
 
 
 def to_uint8(frames: Float[Array, "*b H W 3"]) -> UInt8[Array, "*b H W 3"]:

@@ -5,7 +5,7 @@ import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from flam_jax.config import Config, ConfigError, get_field, load_config
+from flam_jax.config import PAPER_MODEL, Config, ConfigError, get_field, load_config
 from flam_jax.messages import short_repr
 
 PRESETS = ("cpu", "gpu", "paper", "debug")
@@ -80,6 +80,8 @@ PLAYSLOT = Row("playslot", "PlaySlot", {"name": "playslot"})
 SLOTFORMER = Row("slotformer", "SlotFormer", {"name": "slotformer"})
 RECURRENT = Row("without_temporal_attention", "without temporal attention", {"name": "flam_recurrent"})
 COUPLED = Row("globally_coupled", "globally coupled", {"name": "flam_coupled"})
+# With nothing of what this project adds.
+PAPER = Row("paper_s_model", "paper's model", PAPER_MODEL)
 
 MONOLITHIC = (FLAM, GENIE, ADAWORLD, TRUE_ACTIONS)
 OBJECT_CENTRIC = (FLAM, PLAYSLOT, SLOTFORMER)
@@ -306,8 +308,9 @@ def slots(preset: str) -> list[Cell]:
 
 def ablations(preset: str) -> list[Cell]:
     """FLAM with one of its ideas taken out (PAPER: representation), with factors to spare and with none; then without
-    the separation penalty, which is ours, and with positions in the keys too."""
-    return _grids("4agents", [*ABLATIONS, *_with_four(ABLATIONS), *NO_PENALTY, *POSITIONS_IN_KEYS], preset)
+    the separation penalty, which is this project's, and with positions in the keys too; and the paper's model."""
+    rows = [*ABLATIONS, *_with_four(ABLATIONS), *NO_PENALTY, *POSITIONS_IN_KEYS, PAPER, *_with_four([PAPER])]
+    return _grids("4agents", rows, preset)
 
 
 def sweeps(preset: str) -> list[Cell]:

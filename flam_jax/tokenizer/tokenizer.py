@@ -4,7 +4,7 @@ import flax.linen as nn
 import flax.struct
 from jaxtyping import Array, Float, Int
 
-from flam_jax.axes import place
+from flam_jax.axes import with_logical_constraint
 from flam_jax.tokenizer import fsq
 
 
@@ -58,9 +58,9 @@ class Tokenizer(nn.Module):
     def _continuous(self, frames: Float[Array, "*b H W 3"]) -> Float[Array, "*b h w c"]:
         batch = frames.shape[:-3]
         # Centred: a zero frame would otherwise be a zero input.
-        x = self.encoder(place(frames.reshape(-1, *frames.shape[-3:]), "image") * 2.0 - 1.0)
+        x = self.encoder(with_logical_constraint(frames.reshape(-1, *frames.shape[-3:]), "image") * 2.0 - 1.0)
         return fsq.bound(x).reshape(*batch, *x.shape[1:])
 
     def _decode(self, features: Float[Array, "*b h w c"]) -> Float[Array, "*b H W 3"]:
-        x = self.decoder(place(features.reshape(-1, *features.shape[-3:]), "image"))
+        x = self.decoder(with_logical_constraint(features.reshape(-1, *features.shape[-3:]), "image"))
         return x.reshape(*features.shape[:-3], *x.shape[1:])

@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from flam_jax.dynamics.flam import FlamOutput
+from flam_jax.dynamics.interface import ModelOutput
 from flam_jax.metrics import active_units
 
 
-def health_values(output: FlamOutput) -> dict[str, Float[Array, ""]]:
+def health_values(output: ModelOutput) -> dict[str, Float[Array, ""]]:
     """Measures of one pass over a validation batch.
 
     Returns:

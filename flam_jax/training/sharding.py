@@ -8,7 +8,7 @@ from typing import Any
 import jax
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
-from flam_jax.axes import Axis, Placer
+from flam_jax.axes import Axis, AxisRules
 from flam_jax.config import Config
 
 AXES = ("data", "fsdp", "factor")
@@ -71,7 +71,7 @@ def batch_sharding(mesh: Mesh | AbstractMesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
 
-def placer(mesh: Mesh | AbstractMesh) -> Placer:
+def placer(mesh: Mesh | AbstractMesh) -> AxisRules:
     """Spreads activations by `ACTIVATIONS`. An axis that does not divide by its devices is not cut."""
 
     def place(x: jax.Array, axes: tuple[Axis, ...]) -> jax.Array:

@@ -11,7 +11,7 @@ import optax
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from flam_jax.axes import placed_by
+from flam_jax.axes import logical_axis_rules
 from flam_jax.config import Config, steps_of
 from flam_jax.training.flops import count_flops
 from flam_jax.training.sharding import RULES, Rule, placer, replicated, tree_shardings
@@ -213,7 +213,7 @@ def compile_step(
         out_shardings=(_shardings(state), replicated(mesh)),
         donate_argnums=0,
     )
-    with placed_by(placer(mesh)):
+    with logical_axis_rules(placer(mesh)):
         traced = jitted.trace(state, frozen, batch)
         lowered = traced.lower()
     compiled = lowered.compile()

@@ -1,6 +1,4 @@
-"""Monolithic models answer FLAM's methods, see no frame too early, and learn one action a frame."""
-
-import functools
+"""Monolithic models: one slot is the frame, one action a frame."""
 
 import jax
 import jax.numpy as jnp
@@ -8,108 +6,44 @@ import numpy as np
 import pytest
 
 from flam_jax.baselines.codebook import Codebook, CodeDistribution
-from flam_jax.baselines.monolithic import Monolithic
-from flam_jax.dynamics.flam import FlamOutput
-from tests.dynamics.models import apply, max_difference, random_parameters
-
-BOTTLENECKS = ("gaussian", "codebook")
+from tests.dynamics.models import CHANNELS, FRAMES, GRID, apply, make, max_difference
 
 
-@functools.cache
-def make(bottleneck, b=2, t=4, grid=3, c=2, blocks=2, **changes):
-    fields = dict(grid=grid, feature_dim=c, action_dim=3, model_dim=8, num_blocks=blocks, num_heads=2, history=3)
-    model = Monolithic(bottleneck=bottleneck, **(fields | changes))
-    features = jnp.asarray(np.random.default_rng(0).uniform(-1.0, 1.0, (b, t, grid, grid, c)), jnp.float32)
-    return model, random_parameters(model, features), features
-
-
-@pytest.mark.parametrize("bottleneck", BOTTLENECKS)
-def test_shapes_are_flams_with_one_factor(bottleneck):
-    model, variables, features = make(bottleneck)
-    out = apply(model, variables, features, rngs={"action": jax.random.key(0)})
-    assert isinstance(out, FlamOutput)
-    assert out.slots.shape == (2, 4, 1, 18)
-    assert out.attention.shape == (2, 4, 1, 3, 3)
-    assert out.action_mean.shape == out.action_log_var.shape == out.actions.shape == (2, 3, 1, 3)
-    assert out.action_kl.shape == (2, 3, 1)
-    assert out.next_features.shape == (2, 3, 3, 3, 2)
-    if bottleneck == "gaussian":
-        assert out.action_codes is None
-    else:
-        codes = variables["params"]["codebook"]["codes"][out.action_codes]
+@pytest.mark.parametrize("name", ["adaworld", "genie"])
+def test_the_one_slot_is_the_frame(name):
+    model, variables, features, _ = make(name)
+    out = apply(model, variables, features)
+    assert out.slots.shape == (2, FRAMES, 1, GRID[0] * GRID[1] * CHANNELS)
+    assert max_difference(out.slots.reshape(features.shape), features) == 0.0
+    assert float(out.attention.min()) == 1.0
+    assert ("action_codes" in out.extras) == (name == "genie")
+    if name == "genie":
+        codes = variables["params"]["codebook"]["codes"][out.extras["action_codes"]]
         assert max_difference(codes, out.action_mean) < 1e-6
 
 
-@pytest.mark.parametrize("bottleneck", BOTTLENECKS)
-def test_nothing_depends_on_later_frames(bottleneck):
-    model, variables, features = make(bottleneck)
-    changed = features.at[:, 3].set(-features[:, 3])
-    a, b = (apply(model, variables, x) for x in (features, changed))
-    assert (
-        max_difference((a.action_mean[:, :2], a.next_features[:, :2]), (b.action_mean[:, :2], b.next_features[:, :2]))
-        == 0.0
-    )
-    fixed = (apply(model, variables, x, None, a.actions).next_features for x in (features, changed))
-    assert max_difference(*fixed) == 0.0
-    assert max_difference(a.next_features, apply(model, variables, features, None, -a.actions).next_features) > 1e-4
-
-
-def test_the_action_depends_on_the_frame_it_leads_to():
-    model, variables, features = make("gaussian")
-    changed = features.at[:, 3].set(-features[:, 3])
-    a, b = (apply(model, variables, x).action_mean[:, -1] for x in (features, changed))
-    assert max_difference(a, b) > 1e-3
-
-
-@pytest.mark.parametrize("blocks", [1, 3])
-@pytest.mark.parametrize("bottleneck", BOTTLENECKS)
-def test_frame_by_frame_inference_equals_the_parallel_pass(bottleneck, blocks):
-    model, variables, features = make(bottleneck, t=6, blocks=blocks)
+@pytest.mark.parametrize("name", ["adaworld", "genie"])
+def test_the_prediction_depends_on_the_action_and_the_action_on_the_frame_it_leads_to(name):
+    model, variables, features, _ = make(name)
     out = apply(model, variables, features)
-    cache = apply(model, variables, features[:, 0], method="init_cache")
-    for t in range(features.shape[1] - 1):
-        cache, step = apply(model, variables, cache, features[:, t], out.actions[:, t], method="step")
-        assert max_difference(step.next_features, out.next_features[:, t]) < 1e-4
-        assert max_difference(step.slots, out.slots[:, t]) < 1e-6
-
-
-@pytest.mark.parametrize("bottleneck", BOTTLENECKS)
-def test_parts_called_alone_equal_the_whole(bottleneck):
-    model, variables, features = make(bottleneck)
-    out = apply(model, variables, features)
-    slots = apply(model, variables, features, method="factorize").slots
-    actions = apply(model, variables, slots, method="infer_actions")
-    next_slots = apply(model, variables, slots[:, :-1], actions.mean, method="predict_slots")
-    next_features = apply(model, variables, features[:, :-1], next_slots, method="aggregate")
-    assert max_difference((actions.mean, next_features), (out.action_mean, out.next_features)) < 1e-5
-    with pytest.raises(ValueError, match="at least 2 frames, got 1"):
-        apply(model, variables, slots[:, :1], method="infer_actions")
-
-
-@pytest.mark.parametrize("bottleneck", BOTTLENECKS)
-def test_gradients_reach_every_parameter(bottleneck):
-    model, variables, features = make(bottleneck)
-
-    def loss(variables):
-        out = model.apply(variables, features, rngs={"action": jax.random.key(0)})
-        return jnp.square(out.next_features - features[:, 1:]).sum() + out.action_kl.sum() + out.auxiliary_loss
-
-    gradients = jax.tree_util.tree_leaves_with_path(jax.jit(jax.grad(loss))(variables))
-    dead = {jax.tree_util.keystr(p) for p, g in gradients if float(jnp.abs(g).max()) < 1e-7}
-    assert {name for name in dead if not name.endswith("['key']['bias']")} == set()
+    other = apply(model, variables, features, None, -out.actions)
+    assert max_difference(out.next_features, other.next_features) > 1e-4
+    if name == "adaworld":  # a code may stay
+        changed = apply(model, variables, features.at[:, -1].set(-features[:, -1]))
+        assert max_difference(out.action_mean[:, -1], changed.action_mean[:, -1]) > 1e-3
 
 
 def test_an_untrained_model_predicts_that_little_changes():
-    model, _, features = make("gaussian")
+    model, _, features, _ = make("adaworld")
     variables = jax.jit(model.init)({"params": jax.random.key(1), "action": jax.random.key(2)}, features)
     change = apply(model, variables, features).next_features - features[:, :-1]
     assert 0.0 < float(jnp.abs(change).max()) < 0.2 * float(features.std())
 
 
 def test_bfloat16_is_close_to_float32():
-    model, variables, features = make("gaussian")
+    model, variables, features, _ = make("adaworld")
     exact = apply(model, variables, features)
-    rough = apply(make("gaussian", dtype=jnp.bfloat16)[0], variables, features)
+    rough = apply(make("adaworld", dtype=jnp.bfloat16)[0], variables, features)
     for name in ("action_mean", "next_features"):
         a, b = getattr(exact, name), getattr(rough, name)
         assert b.dtype == jnp.float32
@@ -117,20 +51,18 @@ def test_bfloat16_is_close_to_float32():
 
 
 def test_actions_drawn_from_the_prior_are_codes_or_normal():
-    model, variables, _ = make("codebook")
+    model, variables, *_ = make("genie")
     codes = variables["params"]["codebook"]["codes"]
     drawn = model.apply(variables, jax.random.key(0), (50, 4), method="sample_actions")
-    assert drawn.shape == (50, 4, 1, 3)
     nearest = jnp.abs(drawn[..., None, :] - codes).sum(axis=-1)
     assert float(nearest.min(axis=-1).max()) == 0.0
     assert set(np.asarray(nearest.argmin(axis=-1)).ravel().tolist()) == set(range(8))
-    model, variables, _ = make("gaussian")
+    model, variables, *_ = make("adaworld")
     drawn = model.apply(variables, jax.random.key(0), (500, 4), method="sample_actions")
-    assert drawn.shape == (500, 4, 1, 3)
     assert float(drawn.std()) == pytest.approx(1.0, abs=0.1)
 
 
-def test_a_codebook_gives_the_nearest_code_and_says_its_size_in_nats():
+def test_a_codebook_gives_the_nearest_code_and_carries_its_size_in_nats():
     book = Codebook(4, 2)
     variables = {"params": {"codes": jnp.asarray([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [9.0, 9.0]])}}
     found = book.apply(variables, jnp.asarray([[0.9, 0.2], [0.1, -0.1], [5.0, 6.0]]))

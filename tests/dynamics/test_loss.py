@@ -1,4 +1,4 @@
-"""The loss with several prediction steps is that of passes written out one after another."""
+"""The loss with multi_step prediction steps is that of passes written out one after another."""
 
 import functools
 
@@ -25,7 +25,7 @@ def test_loss_is_that_of_passes_written_out(levels):
         )
         return value, metrics
 
-    apply = jax.jit(model.apply)  # one pass is compiled, and called several times
+    apply = jax.jit(model.apply)  # one pass is compiled, and called multi_step times
 
     def written_out(variables):
         run = functools.partial(apply, variables)
@@ -55,10 +55,10 @@ def test_passes_after_the_first_can_wait():
     model, variables, features = MODEL()
 
     @functools.partial(jax.jit, static_argnames="passes")
-    def gradient(several, passes):
+    def gradient(multi_step, passes):
         def loss(variables):
             key = jax.random.key(3)
-            kwargs = dict(kl_weight=0.1, prediction_steps=passes, levels=None, several=several)
+            kwargs = dict(kl_weight=0.1, prediction_steps=passes, levels=None, multi_step=multi_step)
             return dynamics_loss(model, variables, features, key, **kwargs)[0]
 
         return jax.value_and_grad(loss)(variables)

@@ -57,7 +57,7 @@ def _scores(
 ) -> tuple[Shaped[Array, "b steps"], ...]:
     start = context.shape[1]
     pixels = frames.astype(jnp.float32) / 255.0
-    predicted, true = world_model.rollout(context, actions, true_actions), pixels[:, start:]
+    predicted, true = world_model.rollout(context, actions, true_actions=true_actions), pixels[:, start:]
     moving = metrics.moving_pixels(pixels[:, start - 1 :])
     error = metrics.masked_squared_error(predicted, true, moving)
     return metrics.psnr(predicted, true), error, jnp.sum(moving, axis=(-2, -1))

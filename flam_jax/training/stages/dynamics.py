@@ -10,12 +10,10 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree, UInt8
 
 from data_pipelines import spec_of
-from flam_jax.baselines.action_conditioned import ActionConditioned
-from flam_jax.baselines.object_centric import ObjectCentric
 from flam_jax.build import build_dynamics, build_tokenizer
 from flam_jax.config import Config
-from flam_jax.dynamics.factorizer import Competition
-from flam_jax.dynamics.flam import FlamOutput
+from flam_jax.dynamics import schedules
+from flam_jax.dynamics.interface import ModelOutput
 from flam_jax.dynamics.loss import dynamics_loss
 from flam_jax.pictures import rollout_picture, slot_picture, to_uint8
 from flam_jax.training.batches import Loader
@@ -23,7 +21,7 @@ from flam_jax.training.codes import code_type, encode_records
 from flam_jax.training.health import action_leak, centroids, code_use, health_values, health_warnings
 from flam_jax.training.stage import Batch, Frozen
 from flam_jax.training.stages.tokenizer import to_float
-from flam_jax.training.state import WHOLE, Span
+from flam_jax.training.state import Span
 from flam_jax.training.validation import mean_values, validation_batches
 from flam_jax.world_model import WorldModel
 
@@ -37,10 +35,11 @@ class DynamicsStage:
     def __init__(self, config: Config, dataset: Any, frozen: Frozen):
         """As `StageClass`."""
         self.config, self.dataset, self.frozen = config, dataset, frozen
-        self.tokenizer, self.module = build_tokenizer(config), build_dynamics(config)
+        self.tokenizer = build_tokenizer(config)
+        self.module: Any = build_dynamics(config)  # a linen module
         self.fields = config.dynamics
         # Of the records' fields, what a step reads beside frames or codes.
-        self.action_keys = ("actions",) if isinstance(self.module, ActionConditioned) else ()
+        self.action_keys = ("actions",) if self.module.spec.action_source == "given" else ()
 
     def make_loader(self, rows: Sequence[int] | None = None) -> Loader:
         """Training batches, or certain rows of them: frames, or their codes with `cache_codes`."""
@@ -82,39 +81,44 @@ class DynamicsStage:
         features = self._features(frozen, batch)
         noise_key, action_key = jax.random.split(key)
         kl_weight = self.kl_weight(progress)
-        competition = self.competition(progress, noise_key, features.shape[0])
-        start = self.fields.prediction_steps_start
-        several = progress >= start if start > 0 else True
-        slots_first = self._learns_slots(progress) if self._slot_parts else False
-        phase = dict(several=several, slots_first=slots_first, actions=self._true_actions(batch))
-        loss, metrics, _ = self._dynamics_loss(params, features, action_key, kl_weight, competition, **phase)
-        return loss, {**metrics, "kl_weight": kl_weight, "sharpness": competition.sharpness.mean()}
+        annealing = self.annealing(progress, noise_key, features.shape[0])
+        loss, metrics, _ = self._dynamics_loss(
+            params,
+            features,
+            action_key,
+            kl_weight,
+            annealing=annealing,
+            multi_step=schedules.multi_step(progress, self.fields.prediction_steps_start),
+            progress=progress,
+            true_actions=self._true_actions(batch),
+        )
+        inverse_temperature = annealing.inverse_temperature.mean()
+        return loss, {**metrics, "kl_weight": kl_weight, "inverse_temperature": inverse_temperature}
 
     def kl_weight(self, progress: jax.Array | float) -> jax.Array:
-        """β at a share of training: constant, then geometrically (linearly, where one end is 0) to its final value."""
-        first, last, start = self.fields.kl_weight, self.fields.kl_weight_final, self.fields.kl_anneal_start
-        share = jnp.clip((progress - start) / max(1 - start, 1e-6), 0, 1)
-        if first > 0 and last > 0:
-            return first * (last / first) ** share
-        return first + (last - first) * share
+        """β at a share of training."""
+        fields = self.fields
+        return schedules.beta(
+            progress, start=fields.kl_weight, end=fields.kl_weight_final, anneal_start=fields.kl_anneal_start
+        )
 
-    def competition(self, progress: jax.Array | float, key: jax.Array, batch: int) -> Competition:
-        """How the slots of `batch` examples compete at a share of training.
+    def annealing(self, progress: jax.Array | float, key: jax.Array, batch: int) -> schedules.SlotAnnealing:
+        """Of the slot attention of `batch` examples at a share of training.
 
-        The sharpness grows geometrically, with noise while it does; the noise of the queries falls linearly. The
-        balance falls late: a slot that shares an entity and the background evenly with others lets go of it when the
-        competition is sharp enough to choose, and it is the balance that says of what. Where slots are learned apart
-        and then frozen, all this happens while they are learned.
+        It takes place while slots are learned: in the first phase, for which the fields' shares of training are meant.
         """
         fields = self.fields
-        warmup = fields.slot_anneal_end * (fields.slot_training_share if self._slot_parts else 1)
-        share = jnp.clip(progress / max(warmup, 1e-6), 0, 1)
-        jitter_key, query_key = jax.random.split(key)
-        jitter = jnp.where(share < 1, fields.inverse_temperature_jitter, 0.0) * jax.random.normal(jitter_key, (batch,))
-        sharpness = fields.inverse_temperature * fields.inverse_temperature_start ** (1 - share) * jnp.exp(jitter)
-        noise = jax.random.normal(query_key, (batch, fields.num_factors, fields.model_dim))
-        balance = fields.separation_penalty * (1 - share**4) if fields.separation_penalty else None
-        return Competition(sharpness, fields.query_noise * (1 - share) * noise, balance)
+        return schedules.slot_annealing(
+            progress,
+            key,
+            (batch, fields.num_factors, fields.model_dim),
+            end=fields.slot_anneal_end * self.module.spec.phases[0].end,
+            full_inverse_temperature=fields.inverse_temperature,
+            inverse_temperature_start=fields.inverse_temperature_start,
+            inverse_temperature_jitter=fields.inverse_temperature_jitter,
+            query_noise=fields.query_noise,
+            separation_penalty=fields.separation_penalty,
+        )
 
     def evaluate(
         self, variables: Mapping[str, Any], step: int, progress: float
@@ -138,11 +142,9 @@ class DynamicsStage:
         return {f"validation/{name}": value for name, value in values.items()}, self._pictures(variables)
 
     def span(self, part: str) -> Span:
-        """Slots that are learned apart are frozen at `slot_training_share`; the dynamics on them wait for that."""
-        if not self._slot_parts:
-            return WHOLE
-        share = self.fields.slot_training_share
-        return (0.0, share) if part in self._slot_parts else (share, 1.0)
+        """When a part of the parameters is trained: from its first phase to its last."""
+        phases = [phase for phase in self.module.spec.phases if not phase.parts or part in phase.parts]
+        return phases[0].start, phases[-1].end
 
     def warnings(self, values: Mapping[str, float]) -> list[str]:
         """What collapsed, and the remedy."""
@@ -164,23 +166,10 @@ class DynamicsStage:
         return jax.lax.stop_gradient(features)  # type: ignore
 
     def _true_actions(self, batch: Batch) -> jax.Array | None:
-        """The true actions, for a model that takes them; None for one that infers its own."""
-        if isinstance(self.module, ActionConditioned):
-            return self.module.joint_token(jnp.asarray(batch["actions"], jnp.int32))
-        return None
+        """The true actions, for a model that is given them; None for one that infers its own."""
+        return jnp.asarray(batch["actions"], jnp.int32) if self.action_keys else None
 
-    @property
-    def _slot_parts(self) -> tuple[str, ...]:
-        """Parts of a model that learns its slots first, and its dynamics when these are frozen; none of the others."""
-        return self.module.slot_parts if isinstance(self.module, ObjectCentric) else ()
-
-    def _learns_slots(self, progress: jax.Array) -> jax.Array:
-        """Whether such a model learns its slots at this share of training."""
-        return progress < self.fields.slot_training_share
-
-    def _dynamics_loss(
-        self, params: Any, features: Any, key: Any, kl_weight: Any, competition: Any, **phase: Any
-    ) -> Any:
+    def _dynamics_loss(self, params: Any, features: Any, key: Any, kl_weight: Any, **options: Any) -> Any:
         return dynamics_loss(
             self.module,
             {"params": params},
@@ -189,8 +178,7 @@ class DynamicsStage:
             kl_weight=kl_weight,
             prediction_steps=self.fields.prediction_steps,
             levels=tuple(self.tokenizer.levels) if self.fields.quantize_predictions else None,
-            competition=competition,
-            **phase,
+            **options,
         )
 
     @functools.cached_property
@@ -202,23 +190,22 @@ class DynamicsStage:
     @functools.partial(jax.jit, static_argnums=0)
     def _judge(self, params: Any, frozen: Frozen, batch: Batch, progress: jax.Array) -> Any:
         """Values of one validation batch, its latent actions, the next positions of the slots, and the codes."""
-        features, actions = self._features(frozen, batch), self._true_actions(batch)
+        features, true_actions = self._features(frozen, batch), self._true_actions(batch)
         key, kl_weight = jax.random.key(0), self.kl_weight(progress)
-        loss, metrics, _ = self._dynamics_loss(params, features, key, kl_weight, None, actions=actions)
-        output = self.module.apply({"params": params}, features, None, actions)
-        assert isinstance(output, FlamOutput)
+        loss, metrics, _ = self._dynamics_loss(params, features, key, kl_weight, true_actions=true_actions)
+        output = self.module.apply({"params": params}, features, None, None, true_actions)
+        assert isinstance(output, ModelOutput)
         shuffled = jnp.roll(output.action_mean, 1, axis=0)
-        exchanged = self.module.apply({"params": params}, features, None, shuffled)
-        assert isinstance(exchanged, FlamOutput)
+        exchanged = self.module.apply({"params": params}, features, None, shuffled, true_actions)
+        assert isinstance(exchanged, ModelOutput)
         own, others = (
             jnp.square(result.next_features - features[:, 1:]).sum(axis=(-3, -2, -1)).mean()
             for result in (output, exchanged)
         )
         values = {"loss": loss, **metrics, **health_values(output)}
         values["shuffle_gain"] = others / jnp.maximum(own, 1e-9) - 1
-        if self._slot_parts:
-            values["slot_loss"] = output.slot_loss
-        return values, output.action_mean, centroids(output.attention)[:, 1:], output.action_codes
+        codes = output.extras.get("action_codes")
+        return values, output.action_mean, centroids(output.attention)[:, 1:], codes
 
     @functools.cached_property
     def _clips(self) -> dict[str, jax.Array]:
@@ -233,7 +220,7 @@ class DynamicsStage:
         clips, true, context = self._clips["frames"], self._clips.get("actions"), self.config.evaluation.context
         actions = model.infer_actions(clips, true)[:, context - 1 :]
         true = None if true is None else true[:, :context]
-        imagined = to_uint8(np.asarray(model.rollout(clips[:, :context], actions, true)))
+        imagined = to_uint8(np.asarray(model.rollout(clips[:, :context], actions, true_actions=true)))
         masks = np.asarray(model.factor_masks(clips))
         pictures = {}
         for index, clip in enumerate(np.asarray(clips)):
