@@ -48,5 +48,6 @@ def next_batch(loader: Loader, mesh: Mesh) -> DeviceBatch:
 def _to_devices(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
     sharding = batch_sharding(mesh)
     if jax.process_count() > 1:  # every process has read the rows of its devices (`sharding.local_rows`)
-        return {name: jax.make_array_from_process_local_data(sharding, value) for name, value in batch.items()}
+        with jax.transfer_guard_host_to_device("allow"):  # meant, though JAX does not count it as explicit
+            return {name: jax.make_array_from_process_local_data(sharding, value) for name, value in batch.items()}
     return jax.device_put(batch, sharding)

@@ -75,6 +75,8 @@ class Together:
     def save(self, step: int, states: tuple[TrainState, ...]) -> None:
         for run, state in zip(self._runs, states, strict=True):
             run.save(step, state)
+            if jax.process_count() > 1:  # processes meet at barriers while they save: one run after the other
+                run.wait()
 
     def wait(self) -> None:
         for run in self._runs:
