@@ -49,25 +49,16 @@ def run(context: EvaluationContext) -> tuple[dict[str, Any], dict[str, np.ndarra
 
 @jax.jit
 def _errors(world_model: WorldModel, seen: Observation) -> tuple[jax.Array, jax.Array]:
-    model, params = world_model.dynamics, world_model.dynamics_params
-    return prediction_errors(model, params, seen.features, seen.slots, seen.action_mean)
+    return prediction_errors(world_model.dynamics, world_model.dynamics_params, seen)
 
 
-def prediction_errors(
-    dynamics: nn.Module,
-    params: Any,
-    features: Float[Array, "b t h w c"],
-    slots: Float[Array, "b t k d"],
-    action_mean: Float[Array, "b t-1 k a"],
-) -> tuple[Float[Array, ""], Float[Array, ""]]:
+def prediction_errors(dynamics: nn.Module, params: Any, seen: Observation) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """One-step errors with the inferred actions, and with those of another example of the batch.
 
     Args:
       dynamics: the dynamics model.
       params: its `params` collection.
-      features: tokenizer features of at least two clips.
-      slots: what the model factorizes them into.
-      action_mean: and the latent actions that it infers.
+      seen: what it sees in at least two clips.
 
     Returns:
       Squared errors of the predicted features, summed over h, w, c and averaged over examples and frames. The second
@@ -75,13 +66,14 @@ def prediction_errors(
     """
 
     def error(actions: Array) -> Array:
-        variables = {"params": params}
-        next_slots = dynamics.apply(variables, slots[:, :-1], actions, method="predict_slots")
-        predicted: Any = dynamics.apply(variables, features[:, :-1], next_slots, method="aggregate")
-        return jnp.mean(jnp.sum((predicted - features[:, 1:]) ** 2, axis=(-3, -2, -1)))
+        variables, now = {"params": params}, slice(None, -1)
+        next_slots = dynamics.apply(variables, seen.slots[:, now], actions, method="predict_slots")
+        given = (seen.features[:, now], next_slots, seen.attention[:, now])
+        predicted: Any = dynamics.apply(variables, *given, method="aggregate")
+        return jnp.mean(jnp.sum((predicted - seen.features[:, 1:]) ** 2, axis=(-3, -2, -1)))
 
     # Rolled by one instead of permuted: no example keeps its own action, and the number is reproducible.
-    return error(action_mean), error(jnp.roll(action_mean, 1, axis=0))
+    return error(seen.action_mean), error(jnp.roll(seen.action_mean, 1, axis=0))
 
 
 __all__ = ["KEY", "needs", "prediction_errors", "run"]
