@@ -1,4 +1,4 @@
-"""A data set in a folder of its own and one line of registry trains, evaluates and reports as all others do."""
+"""A data set in a folder of its own, or a model in one file, and one line of registry: all else works as it is."""
 
 import json
 
@@ -7,11 +7,19 @@ import pytest
 from data_pipelines.registry import DATASETS
 from flam_jax import main
 from flam_jax.config import default_config, schema, validate
+from flam_jax.models import MODELS, Model
 
 
 @pytest.fixture
 def dots(monkeypatch):
     monkeypatch.setitem(DATASETS, "dots", "tests.toy.dots.definition")
+    yield
+    schema.clear_cache()
+
+
+@pytest.fixture
+def linear(monkeypatch):
+    monkeypatch.setitem(MODELS, "linear", Model("tests.toy.model:build", one_slot=True))
     yield
     schema.clear_cache()
 
@@ -46,3 +54,13 @@ def test_mistakes_in_its_fields_are_told_like_all_others(dots, tmp_path):
     config.data.frame_size = (16, 26)
     with pytest.raises(ValueError, match=r"config\.data\.frame_size = \(16, 26\): expected multiples of 4"):
         validate(config)
+
+
+def test_a_model_in_one_file_trains_evaluates_and_reports(dots, linear, tmp_path):
+    config = small(tmp_path)
+    config.dynamics.name = "linear"
+    assert main.guarded_run(config, tmp_path / "run") == 0
+    result = json.loads((tmp_path / "run" / "evaluation.json").read_text())
+    assert result["model"] == "linear"
+    assert len(result["actions"]["kl_per_factor"]) == 1
+    assert "LINEAR on 2 dots 16x24" in (tmp_path / "run" / "report.html").read_text()
