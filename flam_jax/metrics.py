@@ -64,6 +64,39 @@ def masked_squared_error(
     return jnp.sum(jnp.mean((predicted - true) ** 2, axis=-1) * mask, axis=(-2, -1))
 
 
+def prediction_errors(
+    model: Any,
+    params: Any,
+    features: Float[Array, "b t h w c"],
+    slots: Float[Array, "b t k d"],
+    attention: Float[Array, "b t k h w"],
+    actions: Float[Array, "b t-1 k a"],
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """Errors of one predicted frame with the inferred actions, and with those of another example of the batch.
+
+    Args:
+      model: a linen module, a `LatentActionModel`.
+      params: its `params` collection.
+      features: of at least two clips.
+      slots: what the model factorizes them into.
+      attention: of the slots.
+      actions: means of the latent actions that it infers.
+
+    Returns:
+      Squared errors of the predicted features, summed over h, w, c and averaged over examples and frames. The second
+      divided by the first, less 1, is the *shuffle gain*: 0 when the prediction ignores the actions.
+    """
+
+    def error(actions: Array) -> Array:
+        variables, now = {"params": params}, slice(None, -1)
+        next_slots = model.apply(variables, slots[:, now], actions, method="predict_slots")
+        predicted = model.apply(variables, features[:, now], next_slots, attention[:, now], method="aggregate")
+        return jnp.mean(jnp.sum((predicted - features[:, 1:]) ** 2, axis=(-3, -2, -1)))
+
+    # Rolled by one instead of permuted: no example keeps its own action, and the number is reproducible.
+    return error(actions), error(jnp.roll(actions, 1, axis=0))
+
+
 def active_units(mean: Float[Array, "*b k a"]) -> Float[Array, "k a"]:
     """1 for units whose posterior mean has a variance above `ACTIVE_VARIANCE` over all examples and frames, else 0."""
     return (jnp.var(mean, axis=tuple(range(mean.ndim - 2))) > ACTIVE_VARIANCE).astype(jnp.float32)
@@ -76,6 +109,7 @@ __all__ = [
     "active_units",
     "masked_squared_error",
     "moving_pixels",
+    "prediction_errors",
     "psnr",
     "ssim",
     "to_psnr",

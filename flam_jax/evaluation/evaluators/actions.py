@@ -5,13 +5,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import linen as nn
-from jaxtyping import Array, Float
 
 from data_pipelines.spec import DatasetSpec
 from flam_jax.evaluation.context import EvaluationContext
 from flam_jax.evaluation.rollouts import rounded
-from flam_jax.metrics import active_units
+from flam_jax.metrics import active_units, prediction_errors
 from flam_jax.world_model import Observation, WorldModel
 
 KEY = ("actions",)
@@ -49,31 +47,8 @@ def run(context: EvaluationContext) -> tuple[dict[str, Any], dict[str, np.ndarra
 
 @jax.jit
 def _errors(world_model: WorldModel, seen: Observation) -> tuple[jax.Array, jax.Array]:
-    return prediction_errors(world_model.dynamics, world_model.dynamics_params, seen)
+    inferred = (seen.features, seen.slots, seen.attention, seen.action_mean)
+    return prediction_errors(world_model.dynamics, world_model.dynamics_params, *inferred)
 
 
-def prediction_errors(dynamics: nn.Module, params: Any, seen: Observation) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """One-step errors with the inferred actions, and with those of another example of the batch.
-
-    Args:
-      dynamics: the dynamics model.
-      params: its `params` collection.
-      seen: what it sees in at least two clips.
-
-    Returns:
-      Squared errors of the predicted features, summed over h, w, c and averaged over examples and frames. The second
-      divided by the first, less 1, is the *shuffle gain*: 0 when the prediction ignores the actions.
-    """
-
-    def error(actions: Array) -> Array:
-        variables, now = {"params": params}, slice(None, -1)
-        next_slots = dynamics.apply(variables, seen.slots[:, now], actions, method="predict_slots")
-        given = (seen.features[:, now], next_slots, seen.attention[:, now])
-        predicted: Any = dynamics.apply(variables, *given, method="aggregate")
-        return jnp.mean(jnp.sum((predicted - seen.features[:, 1:]) ** 2, axis=(-3, -2, -1)))
-
-    # Rolled by one instead of permuted: no example keeps its own action, and the number is reproducible.
-    return error(seen.action_mean), error(jnp.roll(seen.action_mean, 1, axis=0))
-
-
-__all__ = ["KEY", "needs", "prediction_errors", "run"]
+__all__ = ["KEY", "needs", "run"]

@@ -15,6 +15,7 @@ from flam_jax.config import Config
 from flam_jax.dynamics import schedules
 from flam_jax.dynamics.interface import ModelOutput
 from flam_jax.dynamics.loss import dynamics_loss
+from flam_jax.metrics import prediction_errors
 from flam_jax.pictures import rollout_picture, slot_picture, to_uint8
 from flam_jax.training.batches import Loader
 from flam_jax.training.codes import code_type, encode_records
@@ -195,13 +196,8 @@ class DynamicsStage:
         loss, metrics, _ = self._dynamics_loss(params, features, key, kl_weight, true_actions=true_actions)
         output = self.module.apply({"params": params}, features, None, None, true_actions)
         assert isinstance(output, ModelOutput)
-        shuffled = jnp.roll(output.action_mean, 1, axis=0)
-        exchanged = self.module.apply({"params": params}, features, None, shuffled, true_actions)
-        assert isinstance(exchanged, ModelOutput)
-        own, others = (
-            jnp.square(result.next_features - features[:, 1:]).sum(axis=(-3, -2, -1)).mean()
-            for result in (output, exchanged)
-        )
+        seen = (features, output.slots, output.attention, output.action_mean)
+        own, others = prediction_errors(self.module, params, *seen)
         values = {"loss": loss, **metrics, **health_values(output)}
         values["shuffle_gain"] = others / jnp.maximum(own, 1e-9) - 1
         codes = output.extras.get("action_codes")
