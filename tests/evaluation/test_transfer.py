@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+from flam_jax.dynamics.interface import ModelSpec
 from flam_jax.evaluation.evaluators.transfer import transfer
 from flam_jax.world_model import WorldModel
 
@@ -18,6 +19,10 @@ class Painter(WorldModel):
     that: an honest action may be used in any clip of the same true actions."""
 
     leaky: bool = struct.field(pytree_node=False, default=False)
+
+    @property
+    def spec(self) -> ModelSpec:
+        return ModelSpec(1, 2, "inferred", "features", ())
 
     def infer_actions(self, frames: Any, true_actions: Any = None) -> jnp.ndarray:
         value = jnp.asarray(frames, jnp.float32) / 255
@@ -49,7 +54,7 @@ def batch(clips: int = 4) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray],
 
 def found(leaky: bool, *batches: Any) -> dict[str, Any]:
     nothing: Any = None
-    painter = Painter(nothing, nothing, nothing, nothing, SIZE, leaky=leaky)
+    painter = Painter(nothing, nothing, nothing, nothing, (SIZE, SIZE), leaky=leaky)
     return transfer(painter, batches, CONTEXT)
 
 
