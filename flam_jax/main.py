@@ -2,10 +2,11 @@
 
     python -m flam_jax.main --config=FILE[:ARGUMENTS] --workdir=FOLDER [--config.FIELD=VALUE ...]
 
-    --config     an experiment, for example experiments/multigrid.py:cpu
+    --config     an experiment by its name, for example multigrid:cpu, or by its file, experiments/multigrid.py:cpu
     --workdir    where everything goes: configuration, checkpoints, metrics, pictures, report
     --config.x.y=VALUE   changes one field of the configuration, for example --config.dynamics.num_factors=6
-    --help       this text
+    --help       this text and the experiments; --help=fields: all fields; --help=dynamics: those of one part
+    --version
 
 Several processes that run as one, with the same configuration and workdir, find each other where SLURM, Open MPI, GKE
 or a TPU pod has started them. Elsewhere each is told (docs/guide/scaling.md):
@@ -26,17 +27,21 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from flam_jax.command_line import parse_arguments
-from flam_jax.config import Config, ConfigError, check_memory, load_config, to_json
-from flam_jax.messages import print_error
+from data_pipelines.locks import FileLock, describe_lock_error
+from flam_jax.command_line import answer, parse_arguments
+from flam_jax.config import Config, ConfigError, check_memory, fields, load_config, to_json
+from flam_jax.help import list_experiments, list_fields
+from flam_jax.messages import print_error, short_repr
 from flam_jax.process import configure_process
 
 
 def main(arguments: list[str]) -> int:
     """Runs the whole path of a configuration; returns the exit status."""
-    if "--help" in arguments or "-h" in arguments:
-        print(__doc__)
+    if answer(arguments, f"{__doc__}\n{list_experiments()}\n"):
         return 0
+    asked = next((word for word in arguments if word.startswith("--help=")), None)
+    if asked:
+        return _list_fields(asked.removeprefix("--help="))
     try:
         options = parse_arguments(arguments)
         config = load_config(options.config, overrides=options.overrides)
@@ -44,6 +49,16 @@ def main(arguments: list[str]) -> int:
         print_error("flam_jax", error)
         return 2
     return guarded_run(config, options.workdir, cluster_flags=options.cluster)
+
+
+def _list_fields(part: str) -> int:
+    listed = list_fields("" if part == "fields" else part)
+    if not listed:
+        parts = sorted({name.split(".")[0] for name in fields()})
+        print_error("flam_jax", f"--help={short_repr(part)}: expected fields, or a part: {', '.join(parts)}")
+        return 2
+    print(listed)
+    return 0
 
 
 def guarded_run(
@@ -225,8 +240,6 @@ def open_workdir(path: str | Path) -> Iterator[Path]:
     Raises:
       ConfigError: it cannot be made or written to, or another run is at work in it.
     """
-    import fcntl
-
     from flam_jax.cluster import on_first_process
 
     path = Path(path)
@@ -234,16 +247,25 @@ def open_workdir(path: str | Path) -> Iterator[Path]:
 
         def lock() -> None:
             file = prepare_workdir(path) / ".lock"
-            opened = stack.enter_context(file.open("a"))
             try:
-                fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                opened = stack.enter_context(FileLock(file))
+            except OSError as error:
+                raise ConfigError(f"--workdir: {describe_lock_error(file, error)}") from error
+            try:
+                opened.acquire(wait=False)
             except BlockingIOError:
                 raise ConfigError(f"--workdir={path}: another run is at work there; wait or take another") from None
             # A folder in which nothing was done is left as it was. While the lock is still held.
-            stack.callback(lambda: file.unlink() if list(path.iterdir()) == [file] else None)
+            stack.callback(lambda: _remove_lock(file))
 
         on_first_process(lock, errors=ConfigError)
         yield path
+
+
+def _remove_lock(file: Path) -> None:
+    with contextlib.suppress(OSError):  # of another user
+        if list(file.parent.iterdir()) == [file]:
+            file.unlink()
 
 
 def quiet_logging() -> None:

@@ -28,7 +28,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from flam_jax.command_line import check_workdir, read_flags
+from flam_jax.command_line import answer, read_flags
 from flam_jax.config import Config, ConfigError, field_names, from_json, get_field, identity, load_config, to_json
 from flam_jax.messages import print_error, short_repr
 from flam_jax.process import compiled_once, configure_process
@@ -83,8 +83,7 @@ class Run:
 
 def main(arguments: list[str]) -> int:
     """Runs the command; returns its exit status."""
-    if "--help" in arguments or "-h" in arguments:
-        print(__doc__)
+    if answer(arguments, __doc__ or ""):
         return 0
     try:
         options, changes = read_flags(
@@ -93,9 +92,9 @@ def main(arguments: list[str]) -> int:
             required=("--study", "--workdir"),
             optional=("--preset", "--jobs"),
             switches=("--together",),
+            folders=("--workdir",),
             takes_overrides=True,
         )
-        check_workdir(options["--workdir"])
         study, preset, workdir = options["--study"], options.get("--preset", "cpu"), Path(options["--workdir"])
         jobs, together = _jobs(options.get("--jobs", "1")), "--together" in options
         if jobs > 1 and together:
@@ -193,7 +192,7 @@ class _Progress:
 
     def failed(self, run: Run, status: int) -> None:
         log = run.folder / LOG
-        last = (log.read_text(encoding="utf-8").splitlines() or ["nothing"])[-1] if log.is_file() else "nothing"
+        last = (log.read_text(encoding="utf-8", errors="replace").splitlines() or ["nothing"])[-1] if log.is_file() else "nothing"
         print(f"flam_jax.reproduce: {run.folder}: status {status}; the last of {log}: {last}", file=sys.stderr)
 
     def _say(self, text: str) -> None:

@@ -28,7 +28,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from flam_jax.command_line import read_flags
+from flam_jax.command_line import answer, read_flags
 from flam_jax.config import Config, ConfigError, load_config
 from flam_jax.hlo import Collective, read_collectives, read_cycles
 from flam_jax.messages import print_error, short_repr
@@ -84,8 +84,7 @@ class Plan:
 
 def main(arguments: list[str]) -> int:
     """Prints the plans; returns the exit status."""
-    if "--help" in arguments or "-h" in arguments:
-        print(__doc__)
+    if answer(arguments, __doc__ or ""):
         return 0
     from flam_jax.training.sharding import ShardingError
 
@@ -132,6 +131,7 @@ def _read(arguments: list[str]) -> Options:
         optional=("--stage", "--per_chip", "--json"),
         switches=("--fit", "--parameters"),
         repeated=("--topology",),
+        files=("--json",),
         takes_overrides=True,
     )
     topologies = values["--topology"].split("\n")

@@ -8,7 +8,7 @@ Exit status: 0 done; 1 an error, told in one line; 2 a wrong command line.
 import sys
 from pathlib import Path
 
-from flam_jax.command_line import check_workdir, read_flags
+from flam_jax.command_line import answer, read_flags
 from flam_jax.config import ConfigError, fields, from_json
 from flam_jax.messages import print_error, short_repr
 
@@ -18,13 +18,13 @@ USAGE = "python -m flam_jax.evaluation --workdir=FOLDER [--split=test|val]"
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    if "--help" in arguments or "-h" in arguments:
-        print(__doc__)
+    if answer(arguments, __doc__ or ""):
         return 0
     try:
-        flags, _ = read_flags(arguments, USAGE, required=("--workdir",), optional=("--split",))
+        flags, _ = read_flags(
+            arguments, USAGE, required=("--workdir",), optional=("--split",), folders=("--workdir",)
+        )
         workdir, split = flags["--workdir"], flags.get("--split")
-        check_workdir(workdir)
         expected = fields()["evaluation.split"].expected(split) if split else ""
         if expected:
             raise ConfigError(f"--split={short_repr(split)}: expected {expected}")
