@@ -2,7 +2,6 @@
 
 import dataclasses
 import difflib
-import importlib.metadata
 import re
 from collections.abc import Sequence
 
@@ -24,25 +23,6 @@ class Arguments:
     workdir: str
     overrides: dict[str, str]  # dotted field name -> text
     cluster: dict[str, str]  # name of a cluster flag -> text; empty when there are none
-
-
-def answer(arguments: Sequence[str], help_text: str) -> bool:
-    """Prints the help or the version where a command line asks for it; returns whether it did."""
-    if "--help" in arguments or "-h" in arguments:
-        print(help_text)
-    elif "--version" in arguments:
-        print(f"flam_jax {version()}")
-    else:
-        return False
-    return True
-
-
-def version() -> str:
-    """Of the installed package."""
-    try:
-        return importlib.metadata.version("flam_jax")
-    except importlib.metadata.PackageNotFoundError:
-        return "(not installed)"
 
 
 def parse_arguments(arguments: list[str]) -> Arguments:
@@ -91,7 +71,7 @@ def read_flags(
       Values by flag, empty for switches; and the overrides by dotted field name.
 
     Raises:
-      ConfigError: a flag is unknown, repeated, missing, without value, or a switch with one; or a path that cannot be one.
+      ConfigError: a flag is unknown, repeated, missing, without value, or a switch with one; or a path cannot be one.
     """
     known = (*required, *optional, *switches)
     values: dict[str, str] = {}

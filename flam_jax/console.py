@@ -1,21 +1,20 @@
 """The command `flam`.
 
-    flam train       data, training, evaluation and report of one run     (python -m flam_jax.main)
-    flam evaluate    scores a trained run again                           (python -m flam_jax.evaluation)
-    flam reproduce   a whole study and its tables                         (python -m flam_jax.reproduce)
-    flam plan        what a step takes on TPUs that are not there         (python -m flam_jax.topology)
-    flam doctor      what this machine can do, and what is missing        (python -m flam_jax.doctor)
+flam train       data, training, evaluation and report of one run     (python -m flam_jax.main)
+flam evaluate    scores a trained run again                           (python -m flam_jax.evaluation)
+flam reproduce   a whole study and its tables                         (python -m flam_jax.reproduce)
+flam plan        what a step takes on TPUs that are not there         (python -m flam_jax.topology)
+flam doctor      what this machine can do, and what is missing        (python -m flam_jax.doctor)
 
-    flam COMMAND --help     the flags of a command; of train also the experiments and, with --help=fields, the fields
-    flam --version
+flam COMMAND --help     the flags of a command; of train also the experiments and, with --help=fields, the fields
+flam --version
 """
 
 import difflib
 import importlib
 import sys
 
-from flam_jax.command_line import answer
-from flam_jax.messages import print_error, short_repr
+from flam_jax.messages import answer, print_error, short_repr
 from flam_jax.process import configure_process
 
 COMMANDS = {
@@ -35,7 +34,9 @@ def main(arguments: list[str]) -> int:
     if answer([name], __doc__ or ""):
         return 0 if arguments else 2
     nearest = difflib.get_close_matches(name.lower(), COMMANDS, n=1, cutoff=0.0)[0]
-    print_error("flam", f"no such command: {short_repr(name)}; the nearest is {nearest}; there are {', '.join(COMMANDS)}")
+    print_error(
+        "flam", f"no such command: {short_repr(name)}; the nearest is {nearest}; expected one of {', '.join(COMMANDS)}"
+    )
     return 2
 
 

@@ -20,6 +20,7 @@ or Ctrl-C, with a checkpoint saved (a second one ends at once, without).
 
 import contextlib
 import errno
+import importlib.util
 import logging
 import os
 import sys
@@ -28,10 +29,10 @@ from pathlib import Path
 from typing import Any
 
 from data_pipelines.locks import FileLock, describe_lock_error
-from flam_jax.command_line import answer, parse_arguments
+from flam_jax.command_line import parse_arguments
 from flam_jax.config import Config, ConfigError, check_memory, fields, load_config, to_json
 from flam_jax.help import list_experiments, list_fields
-from flam_jax.messages import print_error, short_repr
+from flam_jax.messages import answer, print_error, short_repr
 from flam_jax.process import configure_process
 
 
@@ -79,39 +80,49 @@ def _guarded(
     cluster_flags: Mapping[str, str] | None = None,
 ) -> int:
     quiet_logging()
-    from data_pipelines import DataError
     from flam_jax import cluster
+    from flam_jax.surroundings import check_devices, check_surroundings
+
+    try:
+        check_surroundings()
+        cluster.start(cluster_flags)
+        check_devices()
+        with contextlib.ExitStack() as stack:
+            work([stack.enter_context(open_workdir(workdir)) for workdir in workdirs])
+    except Exception as error:
+        status = _report(error)
+        if cluster.has_lost_peer(error):
+            sys.stdout.flush()
+            os._exit(status)  # the end of Python would wait for the others, of which one never comes
+        return status
+    return 0
+
+
+def _report(error: Exception) -> int:
+    """Says an error that a user can mend in one line; returns the exit status. Raises all others."""
+    from data_pipelines import DataError
     from flam_jax.checkpoints import CheckpointError
+    from flam_jax.cluster import ClusterError, has_lost_peer
     from flam_jax.evaluation.networks.weights import WeightsError
+    from flam_jax.surroundings import SurroundingsError
     from flam_jax.training.sharding import ShardingError
     from flam_jax.training.signals import PREEMPTED_STATUS, Preempted
     from flam_jax.training.trainer import NonFiniteError
 
-    mendable = (
-        cluster.ClusterError,
-        ConfigError,
-        DataError,
-        CheckpointError,
-        WeightsError,
-        ShardingError,
-        NonFiniteError,
-    )
-    try:
-        cluster.start(cluster_flags)
-        with contextlib.ExitStack() as stack:
-            work([stack.enter_context(open_workdir(workdir)) for workdir in workdirs])
-    except mendable as error:
+    mendable = (ClusterError, ConfigError, DataError, CheckpointError, SurroundingsError)
+    mendable += (NonFiniteError, ShardingError, WeightsError)
+    if isinstance(error, Preempted):
         print_error("flam_jax", error)
-        return 1
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO):
-            raise  # not the disk's fault
-        print_error("flam_jax", f"{error.filename or 'the disk'}: {error.strerror}; no checkpoint was lost")
-        return 1
-    except Preempted as stopped:
-        print_error("flam_jax", stopped)
         return PREEMPTED_STATUS
-    return 0
+    if has_lost_peer(error):
+        print_error("flam_jax", "another process of the run ended; its output says why. The same command goes on")
+    elif isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO):
+        print_error("flam_jax", f"{error.filename or 'the disk'}: {error.strerror}; no checkpoint was lost")
+    elif isinstance(error, mendable):
+        print_error("flam_jax", error)
+    else:
+        raise error
+    return 1
 
 
 def run(config: Config, workdir: Path, last: str = "report") -> None:
@@ -201,9 +212,14 @@ def _finish(configs: Sequence[Config], workdirs: Sequence[Path], dataset: Any, m
         world_model = WorldModel.restore(folder)  # on every process: they read it together
         if jax.process_index() == 0:
             evaluate(job.config, folder, dataset, world_model)
-        log_line(f"done: {folder}/report.html, {folder}/evaluation.json; curves: tensorboard --logdir {folder}")
+        log_line(f"done: {folder}/report.html, {folder}/evaluation.json{_curves(folder)}")
     for line in dataset.faults():
         log_line(line)
+
+
+def _curves(folder: Path) -> str:
+    """Where curves are seen while a run lasts, where that is installed; the report has them too."""
+    return f"; curves: tensorboard --logdir {folder}" if importlib.util.find_spec("tensorboard") else ""
 
 
 def _job(name: str, config: Config, workdir: Path, dataset: Any) -> Any:

@@ -20,7 +20,6 @@ from flam_jax.config.schema import Config, ConfigError, field_names, fields, get
 from flam_jax.config.validation import validate
 from flam_jax.messages import short_repr, truncate
 
-
 _NO_ARGUMENT = "?"  # a word that no experiment knows
 
 
@@ -186,4 +185,12 @@ def parse_arguments(text: str, variants: Sequence[str], presets: Sequence[str] =
     return variant or variants[0], preset
 
 
-__all__ = ["ArgumentError", "describe_arguments", "experiments", "find_experiment", "load_config", "override", "parse_arguments"]
+__all__ = [
+    "ArgumentError",
+    "describe_arguments",
+    "experiments",
+    "find_experiment",
+    "load_config",
+    "override",
+    "parse_arguments",
+]

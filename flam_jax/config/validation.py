@@ -14,7 +14,7 @@ _MOST_BYTES = 2**44  # of one array or kind of parameters, over all devices: no 
 
 
 def validate(config: Config) -> Config:
-    """Checks every field and the fields against each other; returns the configuration, locked. `~` in paths is expanded.
+    """Checks every field and the fields against each other; returns the configuration, locked, with `~` expanded.
 
     Raises:
       ConfigError: names the first field that cannot work, its value and what was expected.

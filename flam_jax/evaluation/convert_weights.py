@@ -18,11 +18,12 @@ from typing import Any
 
 import numpy as np
 
-from flam_jax.command_line import answer, read_flags
+from flam_jax.command_line import read_flags
 from flam_jax.config import ConfigError
 from flam_jax.evaluation.networks import NETWORKS, published, weights
 from flam_jax.evaluation.networks.weights import WeightsError
-from flam_jax.messages import print_error, short_repr
+from flam_jax.messages import answer, print_error, short_repr
+from flam_jax.output import configure_output
 
 USAGE = "python -m flam_jax.evaluation.convert_weights --network=NAME --backbone=FILE [--heads=FILE] --out=FILE.npz"
 
@@ -125,4 +126,5 @@ def load_state_dict(path: str) -> dict[str, np.ndarray]:
 
 
 if __name__ == "__main__":
+    configure_output()
     sys.exit(main())

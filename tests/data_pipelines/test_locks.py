@@ -80,7 +80,11 @@ def forbid(monkeypatch: pytest.MonkeyPatch, modes: str) -> None:
 def test_a_lock_file_of_another_user_can_still_be_locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / ".lock").touch(stat.S_IRUSR)
     forbid(monkeypatch, "a")
-    with open_workdir(tmp_path), pytest.raises(ConfigError, match="another run is at work there"), open_workdir(tmp_path):
+    with (
+        open_workdir(tmp_path),
+        pytest.raises(ConfigError, match="another run is at work there"),
+        open_workdir(tmp_path),
+    ):
         pass
 
 

@@ -48,7 +48,7 @@ def test_empty_is_a_path_only_where_none_is_needed() -> None:
 
 
 def test_an_address_of_an_experiment_is_refused() -> None:
-    with pytest.raises(ConfigError, match="--config='gs://bucket/a.py:cpu': expected a Python file of this machine"):
+    with pytest.raises(ConfigError, match=r"--config='gs://bucket/a\.py:cpu': expected a Python file of this machine"):
         load_config("gs://bucket/a.py:cpu")
 
 
