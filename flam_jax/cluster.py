@@ -70,7 +70,8 @@ def start(flags: Mapping[str, str] | None = None) -> None:
 def has_lost_peer(error: BaseException | None) -> bool:
     """Whether an error, or one that led to it, says that another process of this run has ended."""
     while error is not None:
-        if jax.process_count() > 1 and any(sign in str(error) for sign in _SIGNS_OF_LOSS):
+        # Asked last: where there are no devices, their number is an error of its own.
+        if any(sign in str(error) for sign in _SIGNS_OF_LOSS) and jax.process_count() > 1:
             return True
         error = error.__cause__ or error.__context__
     return False
