@@ -7,8 +7,9 @@ from setuptools import find_packages, setup
 EXTRAS = {
     # Environments that render the data sets.
     "multigrid": ["multigrid==0.1.0"],
-    # PyQt5-Qt5 carries the Qt libraries that EnvPool's Procgen renders with.
-    "procgen": ["envpool>=1.2.5", "PyQt5-Qt5>=5.15.2"],
+    # PyQt5-Qt5 carries the Qt libraries that EnvPool's Procgen renders with. It has no wheel for Linux on Arm:
+    # there the system's Qt 5 is used (libqt5gui5).
+    "procgen": ["envpool>=1.2.5", "PyQt5-Qt5>=5.15.2; sys_platform != 'linux' or platform_machine == 'x86_64'"],
 }
 # Reads the published weights of LPIPS and FVD, which are then converted.
 EXTRAS["weights"] = ["torch>=2.4"]
@@ -29,6 +30,7 @@ EXTRAS["test"] = [
     "pytest-timeout>=2.3",
     "pytest-xdist>=3.6",
     "ruff>=0.9",
+    "setuptools>=70",  # a test builds what a wheel holds
 ]
 
 setup(
@@ -39,14 +41,18 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11",
-    packages=find_packages(include=["flam_jax*", "data_pipelines*"]),
-    package_data={"flam_jax": ["py.typed", "reports/templates/*", "studies/notes/*"]},
+    # The experiments lie beside the packages in a checkout, where readers look for them, and in the package in a wheel.
+    packages=[*find_packages(include=["flam_jax*", "data_pipelines*"]), "flam_jax.experiments"],
+    package_dir={"flam_jax.experiments": "experiments"},
+    package_data={"flam_jax": ["py.typed", "**/templates/*", "**/*.md"]},
+    entry_points={"console_scripts": ["flam = flam_jax.console:run"]},
+    # The floors are run by `.ci/floors`.
     install_requires=[
         "absl-py>=2.1",
-        "array-record>=0.7.2",
+        "array-record>=0.8.1",
         "dm-pix>=0.4.3",
         "flax>=0.10.6",
-        "grain>=0.2.10",
+        "grain>=0.2.15",  # closes its iterators
         "jax>=0.6.2",
         "jaxtyping>=0.3.0",
         "jinja2>=3.1",
@@ -55,11 +61,12 @@ setup(
         "numpy>=2.0",
         "optax>=0.2.4",
         "orbax-checkpoint>=0.11.15",
+        "packaging>=24.0",
         "pillow>=10.4",
         "rich>=13.7",
         "scipy>=1.15",
-        "tensorboardX>=2.6.2",
-        "tensorflow-datasets>=4.9.8",
+        "tensorboardX>=2.6.2.2",  # 2.6.2 was withdrawn
+        "tensorflow-datasets>=4.9.10",  # has ShardBasedBuilder
     ],
     extras_require=EXTRAS,
     classifiers=[

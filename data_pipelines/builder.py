@@ -12,8 +12,11 @@ from tensorflow_datasets.core import example_serializer, file_adapters, splits, 
 
 from data_pipelines.errors import DataError
 from data_pipelines.generation import num_processes, run_tasks
+from data_pipelines.paths import take_folders_literally
 from data_pipelines.recipe import Recipe
 from data_pipelines.spec import DatasetSpec
+
+take_folders_literally()  # here, so that the processes that write records do it too
 
 # Raw bytes of frames per record file. A process holds one file in memory, and reports when it is written.
 _SHARD_BYTES = 32 * 2**20

@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from data_pipelines.errors import DataError
+from data_pipelines.locks import FileLock, describe_lock_error
 from data_pipelines.progress import progress
 from data_pipelines.recipe import Recipe, make_recipe
 from data_pipelines.registry import DATASETS, definition
@@ -139,22 +140,21 @@ def _generate(
 @contextlib.contextmanager
 def _only_one(directory: Path) -> Iterator[None]:
     """Lets one process at a time generate; the lock ends with its process, however that ends."""
-    import fcntl
-
+    path = directory.parent / ".lock"
     try:
         directory.parent.mkdir(parents=True, exist_ok=True)
-        lock = open(directory.parent / ".lock", "w")  # noqa: SIM115
+        lock = FileLock(path)
     except OSError as error:
-        raise DataError(f"config.data.path: cannot write to {directory.parent}: {error.strerror or error}") from error
+        raise DataError(f"config.data.path: {describe_lock_error(path, error)}") from error
     with lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock.acquire(wait=False)
         except BlockingIOError:
             if getattr(multiprocessing.current_process(), "_inheriting", False):
                 # The generating process starts this one, which runs its script anew: both would wait for ever.
                 raise DataError("a script that calls prepare() needs `if __name__ == '__main__':`") from None
             print(f"Waiting for another process that generates {directory.parent}", file=sys.stderr, flush=True)
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            lock.acquire(wait=True)
         yield
 
 

@@ -9,6 +9,8 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from data_pipelines.paths import describe_problem, expand_path
+
 Group = Mapping[str, "Field | Group"]
 # What cannot work, of a whole group: the field's name within it, its value, and what was expected.
 Problem = tuple[str, Any, str]
@@ -57,6 +59,18 @@ class Field:
             return "comma-separated whole numbers"
         return {int: "a whole number", float: "a number", str: "text"}[type(self.default)]
 
+    def describe_values(self) -> str:
+        """In words, what can work, with bounds or choices."""
+        if self.choices:
+            return f"one of {', '.join(self.choices)}"
+        if self.folder:
+            return "a folder" if self.default else "a folder, or empty for none"
+        if isinstance(self.default, bool) or math.isinf(self.low):
+            return self.describe_type()
+        if self.high >= _MOST:
+            return f"{self.describe_type()} of at least {self.low:.12g}"
+        return f"{self.describe_type()}, from {self.low:.12g} to {self.high:.12g}"
+
     def convert(self, value: Any) -> Any:
         """A value of the field's type, from text as it stands on a command line, or from JSON.
 
@@ -65,7 +79,7 @@ class Field:
         """
         default = self.default
         if isinstance(value, str):
-            value = _parse(value, default)
+            value = expand_path(value) if self.folder else _parse(value, default)
         if isinstance(value, list):
             value = tuple(value)
         if self.square and isinstance(value, int) and not isinstance(value, bool):
@@ -88,7 +102,8 @@ class Field:
         if self.choices:
             return "" if value in self.choices else f"one of {', '.join(self.choices)}"
         if self.folder:
-            return "" if value == self.default == "" or is_folder_name(value) else "a folder"
+            problem = "" if value == self.default == "" else describe_problem(value)
+            return f"{problem}, or empty for none" if problem and self.default == "" else problem
         if isinstance(value, bool | str):
             return ""
         if self.square and not (len(value) == 2 and all(type(number) is int for number in value)):
@@ -142,12 +157,6 @@ def leaves(group: Group, prefix: str = "") -> Iterator[tuple[str, Field]]:
             yield from leaves(member, f"{prefix}{name}.")
 
 
-def is_folder_name(path: str) -> bool:
-    """Whether a system takes it as the path of a folder, with room for the paths of what lies in it."""
-    parts = path.encode(errors="replace").split(b"/")
-    return bool(path.strip()) and "\0" not in path and len(path) <= 1024 and max(map(len, parts)) <= 255
-
-
 def _parse(text: str, default: Any) -> Any:
     if isinstance(default, bool):
         if text.lower() not in ("true", "false"):
@@ -165,7 +174,6 @@ __all__ = [
     "choice",
     "flag",
     "folder",
-    "is_folder_name",
     "leaves",
     "number",
     "size",

@@ -11,6 +11,7 @@ import numpy as np
 from google.protobuf.message import DecodeError
 
 from data_pipelines.errors import DataError
+from data_pipelines.paths import take_folders_literally
 from data_pipelines.recipe import SPLITS, Recipe
 
 
@@ -246,6 +247,7 @@ def open_splits(directory: Path, recipe: Recipe, skips: bool = False) -> dict[st
     """
     import tensorflow_datasets as tfds
 
+    take_folders_literally()
     remedy = _REMEDY
     try:
         builder = tfds.builder_from_directory(str(directory))

@@ -27,6 +27,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from data_pipelines.paths import take_folders_literally
 from flam_jax.cluster import on_first_process
 from flam_jax.config import Config, differences
 
@@ -55,6 +56,7 @@ class Checkpoints:
         """
         import orbax.checkpoint as ocp  # slow to import, and of no use to who only wants the modules
 
+        take_folders_literally()
         self._ocp = ocp
         self.directory = Path(directory).absolute()
         self._saving = 0  # the step whose checkpoint is being written

@@ -1,6 +1,5 @@
 """Several processes that run one program: how they find each other, and what one of them does for all."""
 
-import importlib.util
 import inspect
 import itertools
 import json
@@ -12,13 +11,22 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from flam_jax.process import has_tpu
+from flam_jax.surroundings import detect_cluster
 
 Result = TypeVar("Result")
 
 # How long processes wait for one that is at work: the first evaluates a finished model while the others have nothing
 # left to do but to leave together with it.
 _PATIENCE_SECONDS = 7 * 86_400
+_REMEDY = (
+    "; tell each process by --coordinator=HOST:PORT --num_processes=N --process_id=I, for example from the variables of"
+    " the cluster"
+)
+# What exchanges between devices and the coordination service say of a process that is gone (Gloo, NCCL, gRPC).
+_SIGNS_OF_LOSS = (
+    *("Connection reset by peer", "Connection closed by peer", "Socket closed", "heartbeat timeout"),
+    *("Barrier failed because", "The task is not connected", "unhealthy", "remote process exited"),
+)
 _meetings = itertools.count()
 
 
@@ -44,36 +52,29 @@ def start(flags: Mapping[str, str] | None = None) -> None:
             "coordinator_address": flags["coordinator"],
             "num_processes": int(flags["num_processes"]),
             "process_id": int(flags["process_id"]),
+            "cluster_detection_method": "deactivate",  # JAX would look into a cluster's variables for what is left
         }
-    elif not detect(os.environ):
+    elif not detect_cluster(os.environ):
         return
     if "shutdown_timeout_seconds" in inspect.signature(jax.distributed.initialize).parameters:  # not in older versions
         arguments["shutdown_timeout_seconds"] = _PATIENCE_SECONDS
     try:
         jax.distributed.initialize(**arguments)
-    except (RuntimeError, ValueError) as error:
-        line = str(error).strip().splitlines()[0]
-        raise ClusterError(f"{detect(os.environ) or 'the coordinator'}: processes cannot be joined: {line}") from error
+    except Exception as error:  # what JAX makes of a cluster's variables that are not there is of any kind
+        lines = str(error).strip().splitlines()
+        line = f"{lines[0]}" if lines and not isinstance(error, KeyError) else f"{type(error).__name__}: {error}"
+        where = "the coordinator" if flags else detect_cluster(os.environ)
+        raise ClusterError(f"{where}: processes cannot be joined: {line}{'' if flags else _REMEDY}") from error
 
 
-def detect(environment: Mapping[str, str]) -> str:
-    """The name of the cluster that started this process as one of several; empty on a single machine.
-
-    A job of one process needs no coordinator, and a shell within a job is not one of its processes: both run alone.
-    """
-    if "SLURM_STEP_ID" in environment and int(environment.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
-        return "SLURM"
-    if int(environment.get("OMPI_COMM_WORLD_SIZE", "1")) > 1:
-        return "Open MPI"
-    if environment.get("JAX_PLATFORMS", "").startswith("cpu"):
-        return ""
-    hosts = environment.get("TPU_PROCESS_ADDRESSES") or environment.get("TPU_WORKER_HOSTNAMES") or ""
-    if "," in hosts:
-        return "TPU pod on GKE"
-    # A Cloud TPU machine says by its metadata whether it is one of several; asking costs time, and nothing elsewhere.
-    if has_tpu() and importlib.util.find_spec("libtpu") and "TPU_SKIP_MDS_QUERY" not in environment:
-        return "Cloud TPU"
-    return ""
+def has_lost_peer(error: BaseException | None) -> bool:
+    """Whether an error, or one that led to it, says that another process of this run has ended."""
+    while error is not None:
+        # Asked last: where there are no devices, their number is an error of its own.
+        if any(sign in str(error) for sign in _SIGNS_OF_LOSS) and jax.process_count() > 1:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def wait_for_all() -> None:

@@ -5,7 +5,7 @@ import difflib
 import re
 from collections.abc import Sequence
 
-from data_pipelines.fields import is_folder_name
+from data_pipelines.paths import describe_problem, expand_path
 from flam_jax.config import ConfigError
 from flam_jax.messages import short_repr, truncate
 
@@ -32,9 +32,13 @@ def parse_arguments(arguments: list[str]) -> Arguments:
       ConfigError: a flag is unknown, repeated, missing or without value.
     """
     values, overrides = read_flags(
-        arguments, USAGE, required=("--config", "--workdir"), optional=CLUSTER_FLAGS, takes_overrides=True
+        arguments,
+        USAGE,
+        required=("--config", "--workdir"),
+        optional=CLUSTER_FLAGS,
+        folders=("--workdir",),
+        takes_overrides=True,
     )
-    check_workdir(values["--workdir"])
     cluster = {flag.removeprefix("--"): values[flag] for flag in CLUSTER_FLAGS if flag in values}
     _check_cluster(cluster)
     return Arguments(values["--config"], values["--workdir"], overrides, cluster)
@@ -47,6 +51,8 @@ def read_flags(
     optional: Sequence[str] = (),
     switches: Sequence[str] = (),
     repeated: Sequence[str] = (),
+    folders: Sequence[str] = (),
+    files: Sequence[str] = (),
     takes_overrides: bool = False,
 ) -> tuple[dict[str, str], dict[str, str]]:
     """Reads a command line without the program's name.
@@ -58,13 +64,14 @@ def read_flags(
       optional: flags with a value that may be given.
       switches: flags without a value.
       repeated: of the others, those that may be given more than once; their values are joined by line breaks.
+      folders, files: of the others, those whose value is a path; `~` is expanded.
       takes_overrides: whether there is `--config.FIELD=VALUE`.
 
     Returns:
       Values by flag, empty for switches; and the overrides by dotted field name.
 
     Raises:
-      ConfigError: a flag is unknown, repeated, missing, without value, or a switch with one.
+      ConfigError: a flag is unknown, repeated, missing, without value, or a switch with one; or a path cannot be one.
     """
     known = (*required, *optional, *switches)
     values: dict[str, str] = {}
@@ -96,6 +103,9 @@ def read_flags(
     for flag in required:
         if flag not in values:
             raise ConfigError(f"{flag} is missing; usage: {usage}")
+    for flag in (*folders, *files):
+        if flag in values:
+            values[flag] = _read_path(flag, values[flag], "a folder" if flag in folders else "a file")
     return values, overrides
 
 
@@ -114,7 +124,9 @@ def _check_cluster(cluster: dict[str, str]) -> None:
         raise ConfigError(f"--process_id={short_repr(index)}: expected a whole number from 0 to {int(number) - 1}")
 
 
-def check_workdir(path: str) -> None:
-    """Raises ConfigError when a path cannot be that of a folder."""
-    if not is_folder_name(path):
-        raise ConfigError(f"--workdir={short_repr(path)}: expected a folder")
+def _read_path(flag: str, text: str, what: str) -> str:
+    path = expand_path(text)
+    expected = describe_problem(path, what)
+    if expected:
+        raise ConfigError(f"{flag}={short_repr(text)}: expected {expected}")
+    return path

@@ -2,10 +2,11 @@
 
     python -m flam_jax.main --config=FILE[:ARGUMENTS] --workdir=FOLDER [--config.FIELD=VALUE ...]
 
-    --config     an experiment, for example experiments/multigrid.py:cpu
+    --config     an experiment by its name, for example multigrid:cpu, or by its file, experiments/multigrid.py:cpu
     --workdir    where everything goes: configuration, checkpoints, metrics, pictures, report
     --config.x.y=VALUE   changes one field of the configuration, for example --config.dynamics.num_factors=6
-    --help       this text
+    --help       this text and the experiments; --help=fields: all fields; --help=dynamics: those of one part
+    --version
 
 Several processes that run as one, with the same configuration and workdir, find each other where SLURM, Open MPI, GKE
 or a TPU pod has started them. Elsewhere each is told (docs/guide/scaling.md):
@@ -19,6 +20,7 @@ or Ctrl-C, with a checkpoint saved (a second one ends at once, without).
 
 import contextlib
 import errno
+import importlib.util
 import logging
 import os
 import shlex
@@ -27,17 +29,21 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from data_pipelines.locks import FileLock, describe_lock_error
 from flam_jax.command_line import parse_arguments
-from flam_jax.config import Config, ConfigError, check_memory, load_config, to_json
-from flam_jax.messages import print_error
+from flam_jax.config import Config, ConfigError, check_memory, fields, load_config, to_json
+from flam_jax.help import list_experiments, list_fields
+from flam_jax.messages import answer, print_error, short_repr
 from flam_jax.process import configure_process
 
 
 def main(arguments: list[str]) -> int:
     """Runs the whole path of a configuration; returns the exit status."""
-    if "--help" in arguments or "-h" in arguments:
-        print(__doc__)
+    if answer(arguments, f"{__doc__}\n{list_experiments()}\n"):
         return 0
+    asked = next((word for word in arguments if word.startswith("--help=")), None)
+    if asked:
+        return _list_fields(asked.removeprefix("--help="))
     try:
         options = parse_arguments(arguments)
         config = load_config(options.config, overrides=options.overrides)
@@ -46,6 +52,16 @@ def main(arguments: list[str]) -> int:
         return 2
     command = shlex.join(["python", "-m", "flam_jax.main", *arguments])
     return guarded_run(config, options.workdir, cluster_flags=options.cluster, command=command)
+
+
+def _list_fields(part: str) -> int:
+    listed = list_fields("" if part == "fields" else part)
+    if not listed:
+        parts = sorted({name.split(".")[0] for name in fields()})
+        print_error("flam_jax", f"--help={short_repr(part)}: expected fields, or a part: {', '.join(parts)}")
+        return 2
+    print(listed)
+    return 0
 
 
 def guarded_run(
@@ -70,39 +86,49 @@ def _guarded(
     cluster_flags: Mapping[str, str] | None = None,
 ) -> int:
     quiet_logging()
-    from data_pipelines import DataError
     from flam_jax import cluster
+    from flam_jax.surroundings import check_devices, check_surroundings
+
+    try:
+        check_surroundings()
+        cluster.start(cluster_flags)
+        check_devices()
+        with contextlib.ExitStack() as stack:
+            work([stack.enter_context(open_workdir(workdir)) for workdir in workdirs])
+    except Exception as error:
+        status = _report(error)
+        if cluster.has_lost_peer(error):
+            sys.stdout.flush()
+            os._exit(status)  # the end of Python would wait for the others, of which one never comes
+        return status
+    return 0
+
+
+def _report(error: Exception) -> int:
+    """Says an error that a user can mend in one line; returns the exit status. Raises all others."""
+    from data_pipelines import DataError
     from flam_jax.checkpoints import CheckpointError
+    from flam_jax.cluster import ClusterError, has_lost_peer
     from flam_jax.evaluation.networks.weights import WeightsError
+    from flam_jax.surroundings import SurroundingsError
     from flam_jax.training.sharding import ShardingError
     from flam_jax.training.signals import PREEMPTED_STATUS, Preempted
     from flam_jax.training.trainer import NonFiniteError
 
-    mendable = (
-        cluster.ClusterError,
-        ConfigError,
-        DataError,
-        CheckpointError,
-        WeightsError,
-        ShardingError,
-        NonFiniteError,
-    )
-    try:
-        cluster.start(cluster_flags)
-        with contextlib.ExitStack() as stack:
-            work([stack.enter_context(open_workdir(workdir)) for workdir in workdirs])
-    except mendable as error:
+    mendable = (ClusterError, ConfigError, DataError, CheckpointError, SurroundingsError)
+    mendable += (NonFiniteError, ShardingError, WeightsError)
+    if isinstance(error, Preempted):
         print_error("flam_jax", error)
-        return 1
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO):
-            raise  # not the disk's fault
-        print_error("flam_jax", f"{error.filename or 'the disk'}: {error.strerror}; no checkpoint was lost")
-        return 1
-    except Preempted as stopped:
-        print_error("flam_jax", stopped)
         return PREEMPTED_STATUS
-    return 0
+    if has_lost_peer(error):
+        print_error("flam_jax", "another process of the run ended; its output says why. The same command goes on")
+    elif isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO):
+        print_error("flam_jax", f"{error.filename or 'the disk'}: {error.strerror}; no checkpoint was lost")
+    elif isinstance(error, mendable):
+        print_error("flam_jax", error)
+    else:
+        raise error
+    return 1
 
 
 def run(config: Config, workdir: Path, last: str = "report", command: str = "") -> None:
@@ -203,9 +229,14 @@ def _finish(configs: Sequence[Config], workdirs: Sequence[Path], dataset: Any, m
         world_model = WorldModel.restore(folder)  # on every process: they read it together
         if jax.process_index() == 0:
             evaluate(job.config, folder, dataset, world_model)
-        log_line(f"done: {folder}/report.html, {folder}/evaluation.json; curves: tensorboard --logdir {folder}")
+        log_line(f"done: {folder}/report.html, {folder}/evaluation.json{_curves(folder)}")
     for line in dataset.faults():
         log_line(line)
+
+
+def _curves(folder: Path) -> str:
+    """Where curves are seen while a run lasts, where that is installed; the report has them too."""
+    return f"; curves: tensorboard --logdir {folder}" if importlib.util.find_spec("tensorboard") else ""
 
 
 def _job(name: str, config: Config, workdir: Path, dataset: Any) -> Any:
@@ -242,8 +273,6 @@ def open_workdir(path: str | Path) -> Iterator[Path]:
     Raises:
       ConfigError: it cannot be made or written to, or another run is at work in it.
     """
-    import fcntl
-
     from flam_jax.cluster import on_first_process
 
     path = Path(path)
@@ -251,16 +280,25 @@ def open_workdir(path: str | Path) -> Iterator[Path]:
 
         def lock() -> None:
             file = prepare_workdir(path) / ".lock"
-            opened = stack.enter_context(file.open("a"))
             try:
-                fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                opened = stack.enter_context(FileLock(file))
+            except OSError as error:
+                raise ConfigError(f"--workdir: {describe_lock_error(file, error)}") from error
+            try:
+                opened.acquire(wait=False)
             except BlockingIOError:
                 raise ConfigError(f"--workdir={path}: another run is at work there; wait or take another") from None
             # A folder in which nothing was done is left as it was. While the lock is still held.
-            stack.callback(lambda: file.unlink() if list(path.iterdir()) == [file] else None)
+            stack.callback(lambda: _remove_lock(file))
 
         on_first_process(lock, errors=ConfigError)
         yield path
+
+
+def _remove_lock(file: Path) -> None:
+    with contextlib.suppress(OSError):  # of another user
+        if list(file.parent.iterdir()) == [file]:
+            file.unlink()
 
 
 def quiet_logging() -> None:

@@ -1,8 +1,11 @@
-"""How what a user wrote is said back: in one line, whatever it was, without the middle of what is long."""
+"""What commands say: help and version, and what a user wrote: in one line, whatever it was, without the middle of what
+is long."""
 
+import importlib.metadata
 import re
 import reprlib
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 _END = 140  # characters that stay of each end of a very long word, such as a path
@@ -36,3 +39,22 @@ def print_error(program: str, error: object) -> None:
     text = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in str(error))
     text = re.sub(rf"(\S{{{_END}}})\S{{20,}}(\S{{{_END}}})", r"\1...\2", text)
     print(f"{program}: {text}", file=sys.stderr)
+
+
+def answer(arguments: Sequence[str], help_text: str) -> bool:
+    """Prints the help or the version where a command line asks for it; returns whether it did."""
+    if "--help" in arguments or "-h" in arguments:
+        print(help_text)
+    elif "--version" in arguments:
+        print(f"flam_jax {version()}")
+    else:
+        return False
+    return True
+
+
+def version() -> str:
+    """Of the installed package."""
+    try:
+        return importlib.metadata.version("flam_jax")
+    except importlib.metadata.PackageNotFoundError:
+        return "(not installed)"

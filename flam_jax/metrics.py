@@ -23,14 +23,25 @@ def to_psnr(mean_squared_error: Float[Array, "*b"]) -> Float[Array, "*b"]:
 
 
 def psnr(predicted: Float[Array, "*b H W 3"], true: Float[Array, "*b H W 3"]) -> Float[Array, "*b"]:
-    """Peak signal-to-noise ratio of every frame, in decibels, at most `HIGHEST_PSNR`."""
+    """Peak signal-to-noise ratio of every frame, in decibels, at most `HIGHEST_PSNR`.
+
+    Raises:
+      TypeError: the frames are whole numbers.
+    """
+    _expect_unit_range(predicted, true)
     return to_psnr(jnp.mean((predicted - true) ** 2, axis=(-3, -2, -1)))
 
 
 def ssim(predicted: Float[Array, "*b H W 3"], true: Float[Array, "*b H W 3"]) -> Float[Array, "*b"]:
-    """Structural similarity of every frame (Wang et al. 2004, as dm-pix computes it), at most 1."""
+    """Structural similarity of every frame (Wang et al. 2004, as dm-pix computes it), at most 1.
+
+    Raises:
+      TypeError: the frames are whole numbers.
+      ValueError: they are smaller than SSIM's window.
+    """
     import dm_pix  # of no use to the models, which share this module
 
+    _expect_unit_range(predicted, true)
     height, width = true.shape[-3:-1]
     rows, columns = _blur_matrix(height), _blur_matrix(width)
 
@@ -39,6 +50,13 @@ def ssim(predicted: Float[Array, "*b H W 3"], true: Float[Array, "*b H W 3"]) ->
 
     values = dm_pix.ssim(predicted.reshape(-1, height, width, 3), true.reshape(-1, height, width, 3), filter_fn=blur)
     return jnp.asarray(values).reshape(true.shape[:-3])
+
+
+def _expect_unit_range(*frames: Any) -> None:
+    """Raises TypeError for frames of whole numbers, such as u8: as values in [0, 1] they would score nonsense."""
+    for array in frames:
+        if not jnp.issubdtype(array.dtype, jnp.floating):
+            raise TypeError(f"expected frames of floats in [0, 1], got {array.dtype}: divide them by 255")
 
 
 def _blur_matrix(size: int, taps: int = 11, sigma: float = 1.5) -> np.ndarray:

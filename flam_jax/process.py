@@ -8,6 +8,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from flam_jax.output import configure_output
+
 _VARIABLE = "GLIBC_TUNABLES"
 COMPILED = "JAX_COMPILATION_CACHE_DIR"  # read by jax
 # What the TPU's compiler is told where there is no TPU. Else it looks for one, and asks a metadata server.
@@ -21,6 +23,7 @@ _NO_CHIPS = {
 
 def configure_process() -> None:
     """What a program calls first."""
+    configure_output()
     leave_absent_chips_alone()
     take_large_pages()
 

@@ -17,9 +17,9 @@ Exit status as that of flam_jax.main.
 import sys
 from pathlib import Path
 
-from flam_jax.command_line import check_workdir, read_flags
+from flam_jax.command_line import read_flags
 from flam_jax.config import ConfigError
-from flam_jax.messages import print_error, short_repr
+from flam_jax.messages import answer, print_error, short_repr
 from flam_jax.process import configure_process
 from flam_jax.studies.definitions import cells
 from flam_jax.studies.run import plan, run_study
@@ -33,8 +33,7 @@ MOST_JOBS = 1024
 
 def main(arguments: list[str]) -> int:
     """Runs the command; returns its exit status."""
-    if "--help" in arguments or "-h" in arguments:
-        print(__doc__)
+    if answer(arguments, __doc__ or ""):
         return 0
     try:
         options, changes = read_flags(
@@ -43,9 +42,9 @@ def main(arguments: list[str]) -> int:
             required=("--study", "--workdir"),
             optional=("--preset", "--jobs"),
             switches=("--together",),
+            folders=("--workdir",),
             takes_overrides=True,
         )
-        check_workdir(options["--workdir"])
         study, preset, workdir = options["--study"], options.get("--preset", "cpu"), Path(options["--workdir"])
         jobs, together = _jobs(options.get("--jobs", "1")), "--together" in options
         if jobs > 1 and together:

@@ -31,7 +31,8 @@ from typing import Any
 from flam_jax.command_line import read_flags
 from flam_jax.config import Config, ConfigError, load_config
 from flam_jax.hlo import Collective, read_collectives, read_cycles
-from flam_jax.messages import print_error, short_repr
+from flam_jax.messages import answer, print_error, short_repr
+from flam_jax.output import configure_output
 from flam_jax.process import leave_absent_chips_alone
 
 USAGE = "python -m flam_jax.topology --config=FILE[:ARGUMENTS] --topology=CHIP:SHAPE [--config.FIELD=VALUE ...]"
@@ -84,18 +85,21 @@ class Plan:
 
 def main(arguments: list[str]) -> int:
     """Prints the plans; returns the exit status."""
-    if "--help" in arguments or "-h" in arguments:
-        print(__doc__)
+    if answer(arguments, __doc__ or ""):
         return 0
+    # The steps are compiled for chips that are not here: whatever is here is left alone.
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    from flam_jax.surroundings import SurroundingsError, check_surroundings
     from flam_jax.training.sharding import ShardingError
 
     try:
+        check_surroundings()
         options = _read(arguments)
         _report(options)
     except ConfigError as error:
         print_error("flam_jax", error)
         return 2
-    except (PlanError, ShardingError) as error:
+    except (PlanError, ShardingError, SurroundingsError) as error:
         print_error("flam_jax", error)
         return 1
     return 0
@@ -132,6 +136,7 @@ def _read(arguments: list[str]) -> Options:
         optional=("--stage", "--per_chip", "--json"),
         switches=("--fit", "--parameters"),
         repeated=("--topology",),
+        files=("--json",),
         takes_overrides=True,
     )
     topologies = values["--topology"].split("\n")
@@ -374,6 +379,5 @@ def _describe(found: Plan) -> str:
 
 
 if __name__ == "__main__":
-    # The steps are compiled for chips that are not here: whatever is here is left alone.
-    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    configure_output()
     sys.exit(main(sys.argv[1:]))

@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-# What `flam COMMAND` runs; `flam doctor` has no module of its own to name in a document.
+# What `flam COMMAND` runs.
 SUBCOMMANDS = {
     "train": "flam_jax.main",
     "evaluate": "flam_jax.evaluation",
     "reproduce": "flam_jax.reproduce",
     "plan": "flam_jax.topology",
-    "doctor": "",
+    "doctor": "flam_jax.doctor",
 }
 _FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 _FORMER = re.compile(r"^\|[^|]*\|", re.MULTILINE)

@@ -180,17 +180,21 @@ def test_every_example_of_the_readme_runs(debug_run: Path) -> None:
 
 # Rooms of flam_jax from the ground up: a room imports those on lower floors, and those named beside its own.
 FLOORS = [
-    {"axes", "process", "messages", "metrics", "metrics_file", "footprint", "hlo"},
-    {"tokenizer", "schema", "pictures", "cluster"},
-    {"dynamics", "config"},
-    {"baselines", "checkpoints", "command_line"},
+    {"axes", "output", "messages", "metrics", "metrics_file", "models", "hlo"},
+    {"process", "tokenizer", "pictures"},
+    {"surroundings"},
+    {"cluster", "config", "dynamics"},
+    {"baselines", "checkpoints", "command_line", "doctor", "help"},
     {"build", "reports"},
     {"world_model"},
     {"training", "evaluation"},
     {"main", "topology"},
     {"studies"},
     {"reproduce"},
+    {"console"},
 ]
+# Of data_pipelines what is known of a data set without its data, which any room but the pure ones may ask.
+WITHOUT_DATA = {"fields", "registry", "spec", "paths", "locks", "errors", "DataError", "DatasetSpec", "spec_of"}
 PURE = ("tokenizer", "dynamics", "baselines")
 
 
@@ -224,7 +228,7 @@ def test_rooms_import_one_way() -> None:
             other = rest.split(".")[0]
             if package == "flam_jax" and other != room:
                 assert floor[other] < floor[room], f"{file.relative_to(ROOT)} imports {name}"
-            if package == "data_pipelines":
+            if package == "data_pipelines" and other not in WITHOUT_DATA:
                 assert floor[room] >= floor["training"], f"{file.relative_to(ROOT)} imports {name}"
             assert package != "tests", f"{file.relative_to(ROOT)} imports {name}"
 

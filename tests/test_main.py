@@ -1,6 +1,7 @@
 """The launcher: from a command line to a report, and what it says of it. Wrong ones are in `tests/bad_input/`."""
 
 import errno
+import importlib.util
 import json
 import os
 import signal
@@ -115,7 +116,9 @@ def test_a_full_disk_is_one_line(
 @pytest.mark.xdist_group("debug_run")
 def test_the_whole_path_and_the_same_command_again(debug_run: Path) -> None:
     """The debug preset from nothing to the report; a second start finds everything done."""
-    assert "finished before" not in (debug_run / "output.txt").read_text()
+    printed = (debug_run / "output.txt").read_text()
+    assert "finished before" not in printed
+    assert ("tensorboard" in printed.splitlines()[-1]) == bool(importlib.util.find_spec("tensorboard"))
     for name in ("config.json", "metrics.jsonl", "evaluation.json", "report.html", "tensorboard", "dynamics/pictures"):
         assert (debug_run / "runs" / "multigrid" / name).exists(), name
     page = (debug_run / "runs" / "multigrid" / "report.html").read_text()

@@ -1,5 +1,9 @@
 """PSNR, SSIM, active units and cell errors on cases computed by hand."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import dm_pix
 import jax
 import jax.numpy as jnp
@@ -8,6 +12,8 @@ import pytest
 
 from flam_jax import metrics
 from flam_jax.evaluation.evaluators import cells
+
+ROOT = Path(__file__).parents[1]
 
 
 def test_psnr_of_a_known_error():
@@ -35,6 +41,18 @@ def test_ssim_is_that_of_dm_pix():
     np.testing.assert_allclose(metrics.ssim(first, second), dm_pix.ssim(first, second), atol=1e-5)
     with pytest.raises(ValueError, match="at least 11 pixels"):
         metrics.ssim(first[:, :8], second[:, :8])
+
+
+def test_frames_of_whole_numbers_are_refused_also_where_annotations_are_not_checked():
+    frames = np.zeros((1, 16, 16, 3), np.uint8)
+    code = "import numpy as np; from flam_jax import metrics; f = np.zeros((1, 16, 16, 3), np.uint8)\n"
+    code += "for score in (metrics.psnr, metrics.ssim):\n"
+    code += "    try: score(f, f)\n    except TypeError as error: print(error)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["expected frames of floats in [0, 1], got uint8: divide them by 255"] * 2
+    for score in (metrics.psnr, metrics.ssim):
+        with pytest.raises(TypeError):
+            score(frames, frames)
 
 
 def test_moving_pixels_and_their_error():

@@ -10,7 +10,7 @@
 | `stored` | JSON, the identity of a run, what may change in a workdir |
 """
 
-from flam_jax.config.load import experiments, load_config, override, parse_arguments
+from flam_jax.config.load import describe_arguments, experiments, load_config, override, parse_arguments
 from flam_jax.config.paper_model import PAPER_MODEL, use_paper_model
 from flam_jax.config.schema import Config, ConfigError, default_config, field_names, fields, get_field, steps_of
 from flam_jax.config.stored import CODE_VERSION, differences, from_json, identity, to_json
@@ -23,6 +23,7 @@ __all__ = [
     "ConfigError",
     "check_memory",
     "default_config",
+    "describe_arguments",
     "differences",
     "experiments",
     "field_names",

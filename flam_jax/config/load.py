@@ -10,13 +10,29 @@ import importlib.util
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from ml_collections import ConfigDict
 
+from data_pipelines.paths import describe_problem, expand_path, is_url
 from flam_jax.config.schema import Config, ConfigError, field_names, fields, get_field
 from flam_jax.config.validation import validate
 from flam_jax.messages import short_repr, truncate
+
+_NO_ARGUMENT = "?"  # a word that no experiment knows
+
+
+class ArgumentError(ConfigError):
+    """A word that an experiment does not know.
+
+    Attributes:
+      variants, presets: the words that it knows.
+    """
+
+    def __init__(self, message: str, variants: tuple[str, ...] = (), presets: tuple[str, ...] = ()):
+        super().__init__(message)
+        self.variants, self.presets = variants, presets
 
 
 def find_experiment(path: str) -> str:
@@ -25,6 +41,7 @@ def find_experiment(path: str) -> str:
     Raises:
       ConfigError: there is no such file.
     """
+    path = expand_path(path)
     if os.path.isfile(path):
         return path
     shown = truncate(path) or "''"
@@ -61,15 +78,12 @@ def load_config(path: str | Path, arguments: str = "", overrides: dict[str, Any]
     Raises:
       ConfigError: the file, an argument or a field is wrong.
     """
+    if is_url(str(path)):
+        raise ConfigError(f"--config={short_repr(str(path))}: expected {describe_problem(str(path), 'a Python file')}")
     path, _, inline = str(path).partition(":")
     shown = truncate(path) or "''"
-    path = find_experiment(path)
-    spec = importlib.util.spec_from_file_location(f"flam_jax_experiment_{Path(path).stem}", path)
-    if spec is None or spec.loader is None or not path.endswith(".py"):
-        raise ConfigError(f"--config: {shown} is not a Python file")
+    module = _load_module(path, shown)
     try:
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
         config = module.get_config(arguments or inline)
         if type(config) is not ConfigDict:  # a frozen one cannot be changed
             raise ConfigError(f"--config: get_config of {shown} returns {type(config).__name__}, expected a ConfigDict")
@@ -77,11 +91,47 @@ def load_config(path: str | Path, arguments: str = "", overrides: dict[str, Any]
     except ConfigError:
         raise
     except (Exception, SystemExit) as error:
-        first_line = (str(error).splitlines() or [""])[0][:160]
-        raise ConfigError(f"--config: {shown} does not load: {type(error).__name__}: {first_line}") from error
+        raise _does_not_load(shown, error) from error
     for name, value in (overrides or {}).items():
         override(config, name, value)
     return validate(config)
+
+
+def describe_arguments(path: str | Path) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
+    """The first line of an experiment's docstring, its variants and its presets.
+
+    Raises:
+      ConfigError: the file does not load.
+    """
+    module = _load_module(str(path), truncate(str(path)))
+    title = (module.__doc__ or "").strip().partition("\n")[0]
+    try:
+        module.get_config(_NO_ARGUMENT)
+    except ArgumentError as error:
+        return title, error.variants, error.presets
+    except Exception:  # it reads its arguments by other means than `parse_arguments`
+        pass
+    return title, (), ()
+
+
+def _load_module(path: str, shown: str) -> ModuleType:
+    path = find_experiment(path)
+    spec = importlib.util.spec_from_file_location(f"flam_jax_experiment_{Path(path).stem}", path)
+    if spec is None or spec.loader is None or not path.endswith(".py"):
+        raise ConfigError(f"--config: {shown} is not a Python file")
+    try:
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    except ConfigError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise _does_not_load(shown, error) from error
+    return module
+
+
+def _does_not_load(shown: str, error: BaseException) -> ConfigError:
+    first_line = (str(error).splitlines() or [""])[0][:160]
+    return ConfigError(f"--config: {shown} does not load: {type(error).__name__}: {first_line}")
 
 
 def override(config: Config, name: str, value: Any) -> None:
@@ -128,7 +178,7 @@ def parse_arguments(
       One word for every group: `(variant, preset, ...)`; `""` where none is named, of the presets the paper's setting.
 
     Raises:
-      ConfigError: an unknown or repeated word.
+      ArgumentError: an unknown or repeated word.
     """
     groups = (variants, presets, *more)
     found = [""] * len(groups)
@@ -136,9 +186,18 @@ def parse_arguments(
         index = next((i for i, group in enumerate(groups) if word in group and not found[i]), None)
         if index is None:
             choices = " and ".join(f"at most one of {', '.join(group)}" for group in groups)
-            raise ConfigError(f"config argument {short_repr(word)}: expected {choices}")
+            message = f"config argument {short_repr(word)}: expected {choices}"
+            raise ArgumentError(message, (*variants, *(other for group in more for other in group)), tuple(presets))
         found[index] = word
     return found[0] or variants[0], *found[1:]
 
 
-__all__ = ["experiments", "find_experiment", "load_config", "override", "parse_arguments"]
+__all__ = [
+    "ArgumentError",
+    "describe_arguments",
+    "experiments",
+    "find_experiment",
+    "load_config",
+    "override",
+    "parse_arguments",
+]

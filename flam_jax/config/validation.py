@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+from data_pipelines.paths import expand_path
 from data_pipelines.registry import definition, spec_of
 from flam_jax.config.footprint import least_memory
 from flam_jax.config.schema import Config, ConfigError, field_names, fields, get_field, steps_of
@@ -14,7 +15,7 @@ _MOST_BYTES = 2**44  # of one array or kind of parameters, over all devices: no 
 
 
 def validate(config: Config) -> Config:
-    """Checks every field and the fields against each other; returns the configuration, locked.
+    """Checks every field and the fields against each other; returns the configuration, locked, with `~` expanded.
 
     Raises:
       ConfigError: names the first field that cannot work, its value and what was expected.
@@ -25,6 +26,9 @@ def validate(config: Config) -> Config:
         raise ConfigError(f"config.{name}: {'a field is missing' if name in known else 'no such field'}")
     for name, field in known.items():
         value = get_field(config, name)
+        if field.folder and isinstance(value, str) and expand_path(value) != value:
+            value = expand_path(value)
+            _set(config, name, value)
         expected = field.expected(value)
         _expect(not expected, name, value, expected)
     _check_mesh(config)
@@ -120,6 +124,12 @@ def _check_evaluation(config: Config) -> None:
     context, steps = evaluation.context, evaluation.steps
     room = f"context + steps = {context + steps} to be at most data.clip_length = {clip}"
     _expect(context + steps <= clip, "evaluation.steps", steps, room)
+
+
+def _set(config: Config, name: str, value: Any) -> None:
+    *parents, leaf = name.split(".")
+    node = get_field(config, ".".join(parents)) if parents else config
+    node[leaf] = value
 
 
 def _expect(condition: bool, name: str, value: Any, expected: str) -> None:

@@ -8,9 +8,10 @@ Exit status: 0 done; 1 an error, told in one line; 2 a wrong command line.
 import sys
 from pathlib import Path
 
-from flam_jax.command_line import check_workdir, read_flags
+from flam_jax.command_line import read_flags
 from flam_jax.config import ConfigError, fields, from_json
-from flam_jax.messages import print_error, short_repr
+from flam_jax.messages import answer, print_error, short_repr
+from flam_jax.process import configure_process
 
 USAGE = "python -m flam_jax.evaluation --workdir=FOLDER [--split=test|val]"
 
@@ -18,13 +19,11 @@ USAGE = "python -m flam_jax.evaluation --workdir=FOLDER [--split=test|val]"
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    if "--help" in arguments or "-h" in arguments:
-        print(__doc__)
+    if answer(arguments, __doc__ or ""):
         return 0
     try:
-        flags, _ = read_flags(arguments, USAGE, required=("--workdir",), optional=("--split",))
+        flags, _ = read_flags(arguments, USAGE, required=("--workdir",), optional=("--split",), folders=("--workdir",))
         workdir, split = flags["--workdir"], flags.get("--split")
-        check_workdir(workdir)
         expected = fields()["evaluation.split"].expected(split) if split else ""
         if expected:
             raise ConfigError(f"--split={short_repr(split)}: expected {expected}")
@@ -35,8 +34,11 @@ def main(arguments: list[str] | None = None) -> int:
     from flam_jax.checkpoints import CheckpointError
     from flam_jax.evaluation import evaluate
     from flam_jax.evaluation.networks.weights import WeightsError
+    from flam_jax.surroundings import SurroundingsError, check_devices, check_surroundings
 
     try:
+        check_surroundings()
+        check_devices()
         try:
             text = (Path(workdir) / "config.json").read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
@@ -47,7 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
         if split:
             config.evaluation.split = split
         result = evaluate(config, workdir)
-    except (ConfigError, DataError, CheckpointError, WeightsError) as error:
+    except (ConfigError, DataError, CheckpointError, SurroundingsError, WeightsError) as error:
         print_error("flam_jax.evaluation", error)
         return 1
     rollout = result["rollout"]
@@ -61,4 +63,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    configure_process()
     sys.exit(main())

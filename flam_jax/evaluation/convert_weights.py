@@ -22,7 +22,8 @@ from flam_jax.command_line import read_flags
 from flam_jax.config import ConfigError
 from flam_jax.evaluation.networks import NETWORKS, published, weights
 from flam_jax.evaluation.networks.weights import WeightsError
-from flam_jax.messages import print_error, short_repr
+from flam_jax.messages import answer, print_error, short_repr
+from flam_jax.output import configure_output
 
 USAGE = "python -m flam_jax.evaluation.convert_weights --network=NAME --backbone=FILE [--heads=FILE] --out=FILE.npz"
 
@@ -43,7 +44,13 @@ def parse(arguments: list[str]) -> Options:
     Raises:
       ConfigError: a flag is unknown, repeated, missing, or has a value that cannot be.
     """
-    flags, _ = read_flags(arguments, USAGE, required=("--network", "--backbone", "--out"), optional=("--heads",))
+    flags, _ = read_flags(
+        arguments,
+        USAGE,
+        required=("--network", "--backbone", "--out"),
+        optional=("--heads",),
+        files=("--backbone", "--heads", "--out"),
+    )
     options = Options(flags["--network"], flags["--backbone"], flags.get("--heads"), flags["--out"])
     if options.network not in NETWORKS:
         raise ConfigError(f"--network={short_repr(options.network)}: expected one of {', '.join(NETWORKS)}")
@@ -59,8 +66,7 @@ def parse(arguments: list[str]) -> Options:
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    if "--help" in arguments or "-h" in arguments:
-        print(__doc__)
+    if answer(arguments, __doc__ or ""):
         return 0
     try:
         options = parse(arguments)
@@ -120,4 +126,5 @@ def load_state_dict(path: str) -> dict[str, np.ndarray]:
 
 
 if __name__ == "__main__":
+    configure_output()
     sys.exit(main())

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from flam_jax.config import Config, ConfigError, field_names, from_json, get_field, identity, load_config, to_json
+from flam_jax.output import configure_output
 from flam_jax.process import compiled_once
 from flam_jax.studies.definitions import AXES, Cell
 from flam_jax.studies.summary import FinishedRun, study_result
@@ -145,7 +146,8 @@ class _Progress:
 
     def failed(self, run: Run, status: int) -> None:
         log = run.folder / LOG
-        last = (log.read_text(encoding="utf-8").splitlines() or ["nothing"])[-1] if log.is_file() else "nothing"
+        said = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.is_file() else []
+        last = said[-1] if said else "nothing"
         print(f"flam_jax.reproduce: {run.folder}: status {status}; the last of {log}: {last}", file=sys.stderr)
 
     def _say(self, text: str) -> None:
@@ -234,6 +236,7 @@ def _run_in_process(config: str, folder: str, last: str, command: str, cores: se
     with (Path(folder) / LOG).open("a", encoding="utf-8") as log:
         for stream in (sys.stdout, sys.stderr):
             os.dup2(log.fileno(), stream.fileno())
+    configure_output()
     threading.Thread(target=_end_with_parent, daemon=True).start()
     from flam_jax.main import guarded_run
 

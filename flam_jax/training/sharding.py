@@ -105,9 +105,15 @@ def check_batch_size(training: Config, mesh: Mesh | AbstractMesh, field: str) ->
     parts = math.prod(mesh.shape[axis] for axis in BATCH_AXES)
     if training.batch_size % (parts * training.accumulate):
         times = f" times accumulate = {training.accumulate}" if training.accumulate > 1 else ""
+        least = parts * training.accumulate
+        larger = -(-training.batch_size // least) * least
+        data = math.gcd(training.batch_size // training.accumulate, mesh.size)
+        sizes = {"data": data, "fsdp": 1, "factor": mesh.size // data}
+        flags = [f"--config.mesh.{axis}={size}" for axis, size in sizes.items() if size > 1 or mesh.shape[axis] > 1]
         raise ShardingError(
             f"config.{field}.batch_size = {training.batch_size}: expected a multiple of mesh.data x mesh.fsdp ="
-            f" {parts}{times}"
+            f" {parts}{times}; these {mesh.size} devices work with {' '.join(flags)}, or with"
+            f" --config.{field}.batch_size={larger}"
         )
 
 

@@ -48,7 +48,8 @@ def wrong_values(name: str) -> list[str]:
     if isinstance(default, tuple):
         return ["", "4,x", "4.5", "4,1", "-4,4", "257", "nan", "true", "4,4;4", "ñ", LONG, "4," * 17, "256,256,256,128"]
     if isinstance(default, str):
-        return [" ", "\n", LONG, f"runs/{LONG}/a", "a/" * 1000] + ([""] if default else [])
+        strange = ["None", "gs://bucket/x", "~no_such_user/x"]
+        return [" ", "\n", LONG, f"runs/{LONG}/a", "a/" * 1000, *strange] + ([""] if default else [])
     wrong = ["", "much", "true", "nan", "-inf", "[1, 2]", "½", LONG, "9" * 400, "9" * 5000]
     low, high = field.low, field.high
     if isinstance(default, float):
@@ -259,6 +260,8 @@ WORDS = [
     Bad((*BOTH, "x\ny" * 3000), ["unexpected argument 'x"]),
     Bad((*BOTH, "\udcff\x1b[31m"), ["unexpected argument '\\udcff\\x1b[31m'"]),
     *each((DEBUG, "--workdir={}"), (" ", LONG, "a/" * 3000, f"HERE/{LONG}", "a\0b"), "--workdir="),
+    *each((DEBUG, "--workdir={}"), ("none", "s3://bucket/run", "file:///run", "~no_such_user"), "--workdir="),
+    *each(("--config={}", WORKDIR), ("gs://bucket/a.py:cpu", "https://host/a.py"), "--config="),
     Bad((*BOTH, "--process_id=0"), ["--coordinator is missing"]),
     Bad((*BOTH, "--coordinator=x:1", "--process_id=0"), ["--num_processes is missing"]),
     *each((*BOTH, *TWO, "--process_id=0", "--coordinator={}"), ("x", "x:", ":1", "x:1:2", "x:a"), "--coordinator='{}'"),
@@ -360,7 +363,7 @@ LOADED = [
     Bad((f"--config=HERE/{name}", WORKDIR), [EXPERIMENT_SAYS.get(name, f"HERE/{name} does not load: ")])
     for name in EXPERIMENTS
 ]
-_NOWHERE = ("HERE/nowhere.py", "HERE/file/below.py", "/dev/null", "experiments/multigrid", "ñ.py")
+_NOWHERE = ("HERE/nowhere.py", "HERE/file/below.py", "/dev/null", "experiments/multigird", "ñ.py")
 _STRANGE = (":cpu", ":", " ", f"{LONG}.py", "a/" * 3000, "a\nb.py", "a\0b")
 LOADED += each(("--config={}", WORKDIR), _NOWHERE, "--config: no such file: {}")
 LOADED += each(("--config={}", WORKDIR), _STRANGE, "--config: no such file: ")

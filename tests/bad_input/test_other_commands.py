@@ -11,6 +11,7 @@ from tests.bad_input.mistakes import LONG, WORKDIR, Bad, check, each
 
 pytestmark = pytest.mark.timeout(60)
 
+NO_PATHS = (" ", LONG, "a/" * 3000, "a\0b", "None", "gs://bucket/run", "~no_such_user/run")
 STUDY = ("--study=multigrid", "--preset=debug")
 _CHANGES = ("seed=x", "seeds=1", "dynamics.kl_wieght=1", "dynamics=3", "dynamics.num_heads=3", "tokenizer.levels=")
 _MORE_CHANGES = ("evaluation.steps=13", "dynamics.name=flan", "mesh.data=0", "=3", "data.path= ", "dynamics.history=0")
@@ -36,7 +37,7 @@ REPRODUCE = [
     *each(
         (*STUDY, WORKDIR, "{}=1"), ("--config.seed", "--config.dynamics.model_dim"), "{}: the runs of the study differ"
     ),
-    *each((*STUDY, "--workdir={}"), (" ", LONG, "a/" * 3000), "--workdir="),
+    *each((*STUDY, "--workdir={}"), NO_PATHS, "--workdir="),
     *each((*STUDY, "--workdir={}"), ("HERE/file", "HERE/file/below"), "--workdir: cannot write to {}", 1),
     *each((*STUDY, "--jobs=2", "--workdir={}"), ("HERE/file", "HERE/file/below"), "--workdir: cannot write to {}", 1),
 ]
@@ -55,10 +56,12 @@ CONVERT = [
     Bad((*I3D, "--out=x.npz", "--out=x.npz"), ["--out is given twice"]),
     *each(
         ("--network=i3d", "--backbone={}", "--out=HERE/x.npz"),
-        ("HERE/nowhere", "HERE", "HERE/file/below", LONG, "a/" * 3000, "a\nb", "a\0b", " "),
+        ("HERE/nowhere", "HERE", "HERE/file/below", "a\nb"),
         "--backbone=",
         1,
     ),
+    *each(("--network=i3d", "--backbone={}", "--out=HERE/x.npz"), NO_PATHS, "--backbone="),
+    *each((*I3D, "--out={}.npz"), ("gs://x", "~no_such_user/x"), "--out="),
 ]
 EVALUATION = [
     Bad((), ["--workdir is missing"]),
@@ -67,7 +70,7 @@ EVALUATION = [
     Bad(("--workdir=HERE", "--split="), ["--split: a value is missing"]),
     Bad(("--workdir=HERE", "--spilt=val"), ["unknown flag --spilt; the nearest is --split"]),
     Bad(("--workdir=HERE", "val"), ["unexpected argument 'val'"]),
-    *each(("--workdir={}",), (" ", LONG, "a/" * 3000), "--workdir="),
+    *each(("--workdir={}",), NO_PATHS, "--workdir="),
     *each(("--workdir={}",), ("HERE", "HERE/nowhere", "HERE/file"), "--workdir={}: no config.json there", 1),
 ]
 

@@ -1,7 +1,9 @@
 """Meshes and rules; the run on four simulated devices stands in `run_sharded.py`."""
 
 import json
+import math
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +17,7 @@ from jax.sharding import AbstractMesh, AxisType
 from jax.sharding import PartitionSpec as P
 
 from flam_jax.build import build_dynamics, build_tokenizer
-from flam_jax.config import Config, default_config
+from flam_jax.config import Config, default_config, load_config
 from flam_jax.training import sharding
 from flam_jax.training.sharding import ShardingError, make_mesh, tree_shardings
 
@@ -42,6 +44,28 @@ def test_the_batch_must_divide() -> None:
     with pytest.raises(ShardingError, match=r"batch_size = 8: expected a multiple of .* = 4 times accumulate = 4"):
         sharding.check_batch_size(training(8, accumulate=4), FOUR, "x")
     sharding.check_batch_size(training(16, accumulate=4), FOUR, "x")
+
+
+@pytest.mark.parametrize("sizes", [(8, 1, 1), (2, 4, 1), (1, 8, 1), (4, 1, 2)])
+@pytest.mark.parametrize(("batch_size", "accumulate"), [(2, 1), (2, 2), (3, 1), (12, 2), (1, 1)])
+def test_a_batch_that_does_not_divide_is_told_two_ways_out(
+    sizes: tuple[int, int, int], batch_size: int, accumulate: int
+) -> None:
+    mesh = AbstractMesh(sizes, sharding.AXES, axis_types=(AxisType.Auto,) * 3)
+    with pytest.raises(ShardingError) as caught:
+        sharding.check_batch_size(training(batch_size, accumulate), mesh, "dynamics.training")
+    flags = dict(re.findall(r"--config\.([\w.]+)=(\d+)", str(caught.value)))
+    larger = int(flags.pop("dynamics.training.batch_size"))
+    sharding.check_batch_size(training(larger, accumulate), mesh, "dynamics.training")
+    assert larger < batch_size + accumulate * 8
+    default = load_config("multigrid", "debug").mesh.to_dict()
+    default |= {axis: size for axis, size in zip(sharding.AXES, sizes, strict=True) if axis != "data"}
+    changed = default | {name.removeprefix("mesh."): int(size) for name, size in flags.items()}
+    others = math.prod(size for size in changed.values() if size != -1)
+    found = [8 // others if size == -1 else size for size in changed.values()]
+    assert math.prod(found) == mesh.size
+    other_mesh = AbstractMesh(tuple(found), tuple(changed), axis_types=(AxisType.Auto,) * 3)
+    sharding.check_batch_size(training(batch_size, accumulate), other_mesh, "dynamics.training")
 
 
 def test_tactics() -> None:

@@ -16,7 +16,7 @@ import pytest
 
 from flam_jax.checkpoints import CheckpointError, Checkpoints, finished_step, restore_parameters
 from flam_jax.metrics_file import read_metrics
-from flam_jax.training.signals import Preempted
+from flam_jax.training.signals import Preempted, StopRequest
 from flam_jax.training.trainer import Job, NonFiniteError, train, train_together
 from tests.training.stand_in import RestingStage, TinyLoader, TinyStage, tiny_config
 
@@ -79,7 +79,7 @@ def test_a_run_whose_parts_are_trained_one_after_the_other_ends_bit_identical_to
     assert close(train_together(jobs)[0], straight)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_saves_and_the_same_call_goes_on(straight: Any, tmp_path: Path, number: int) -> None:
     config = tiny_config(ema_decay=0.9, schedule="cosine", warmup_steps=3)
     before = signal.getsignal(number)
@@ -92,6 +92,18 @@ def test_a_signal_saves_and_the_same_call_goes_on(straight: Any, tmp_path: Path,
     assert same(train(stage, config, tmp_path), straight[1])
     assert values(tmp_path) == values(straight[0])
     assert stage.evaluated == [6, 12]
+
+
+def test_a_terminal_that_hangs_up_twice_asks_once_and_nohup_is_left_alone() -> None:
+    with StopRequest() as stop:
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGHUP)
+        assert stop.before(1)
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with StopRequest() as stop:
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert not stop.before(1)
+    assert signal.signal(signal.SIGHUP, before) is signal.SIG_IGN
 
 
 def test_a_signal_during_the_last_steps_ends_before_the_next_stage(tmp_path: Path) -> None:
