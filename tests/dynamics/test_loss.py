@@ -4,11 +4,12 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import optax
 import pytest
 
 from flam_jax.dynamics.loss import dynamics_loss
 from flam_jax.tokenizer import fsq
-from tests.dynamics.models import make_model, max_difference
+from tests.dynamics.models import make, make_model, max_difference
 
 # The passes are the matter here, not the layers: every pass that is written out is compiled with all of them.
 MODEL = functools.partial(make_model, (2, 4, 2, 3, 3, 2, 1), num_iterations=2)
@@ -67,3 +68,26 @@ def test_passes_after_the_first_can_wait():
     assert max_difference(gradient(jnp.asarray(False), 3), one) < 1e-4
     assert max_difference(gradient(jnp.asarray(True), 3), three) < 1e-4
     assert max_difference(one, three) > 1e-2
+
+
+@pytest.mark.parametrize("name", ["flam", "paper"])
+def test_steps_of_training_lower_the_loss(name):
+    model, _, features, _ = make(name)
+    variables = jax.jit(model.init)({"params": jax.random.key(0), "action": jax.random.key(1)}, features)
+    optimizer = optax.adam(1e-2)
+
+    @jax.jit
+    def step(variables, state):
+        def loss(variables):
+            kwargs = dict(kl_weight=2e-4, prediction_steps=1, levels=None)
+            return dynamics_loss(model, variables, features, jax.random.key(2), **kwargs)[0]
+
+        value, gradient = jax.value_and_grad(loss)(variables)
+        updates, state = optimizer.update(gradient, state)
+        return optax.apply_updates(variables, updates), state, value
+
+    state, losses = jax.jit(optimizer.init)(variables), []
+    for _ in range(30):
+        variables, state, value = step(variables, state)
+        losses.append(float(value))
+    assert losses[-1] < 0.7 * losses[0]
