@@ -3,7 +3,7 @@
 import shutil
 import textwrap
 
-from flam_jax.config import describe_arguments, experiments, fields
+from flam_jax.config import ConfigError, describe_arguments, experiments, fields
 
 _LEAST_WIDTH, _MOST_WIDTH = 40, 110
 
@@ -15,12 +15,16 @@ def list_experiments() -> str:
         return "Experiments: none is installed; --config takes the path of a file."
     lines = ["Experiments, as in --config=NAME:VARIANT,PRESET; variant and preset may be left out:", ""]
     for file in found:
-        title, variants, presets = describe_arguments(file)
+        try:
+            title, variants, presets = describe_arguments(file)
+        except ConfigError as error:
+            title, variants, presets = str(error), (), ()
         lines += _wrap(title, f"  {file.stem:<11} ", " " * 14)
         if len(variants) > 1:
             first, *others = variants
             lines += _wrap(", ".join([f"{first} (default)", *others]), " " * 14 + "variants: ", " " * 24)
-        lines += _wrap(", ".join(presets), " " * 14 + "presets:  ", " " * 24)
+        if presets:
+            lines += _wrap(", ".join(presets), " " * 14 + "presets:  ", " " * 24)
     return "\n".join(lines)
 
 

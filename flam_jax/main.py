@@ -39,7 +39,7 @@ from flam_jax.process import configure_process
 
 def main(arguments: list[str]) -> int:
     """Runs the whole path of a configuration; returns the exit status."""
-    if answer(arguments, f"{__doc__}\n{list_experiments()}\n"):
+    if answer(arguments, lambda: f"{__doc__}\n{list_experiments()}\n"):
         return 0
     asked = next((word for word in arguments if word.startswith("--help=")), None)
     if asked:

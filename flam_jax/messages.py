@@ -5,7 +5,7 @@ import importlib.metadata
 import re
 import reprlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 _END = 140  # characters that stay of each end of a very long word, such as a path
@@ -41,10 +41,10 @@ def print_error(program: str, error: object) -> None:
     print(f"{program}: {text}", file=sys.stderr)
 
 
-def answer(arguments: Sequence[str], help_text: str) -> bool:
+def answer(arguments: Sequence[str], help_text: str | Callable[[], str]) -> bool:
     """Prints the help or the version where a command line asks for it; returns whether it did."""
     if "--help" in arguments or "-h" in arguments:
-        print(help_text)
+        print(help_text if isinstance(help_text, str) else help_text())
     elif "--version" in arguments:
         print(f"flam_jax {version()}")
     else:

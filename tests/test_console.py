@@ -50,6 +50,18 @@ def test_help_lists_experiments_with_variants_and_presets(capsys: pytest.Capture
         assert word in listed
 
 
+def test_help_lists_experiments_that_do_not_load_or_take_no_arguments(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "broken.py").write_text("import no_such_library")
+    (tmp_path / "plain.py").write_text('"""Mine: one setting."""\ndef get_config(arguments): raise KeyError(arguments)')
+    monkeypatch.setattr("flam_jax.help.experiments", lambda: sorted(tmp_path.glob("*.py")))
+    assert main.main(["--help"]) == 0
+    listed = " ".join(capsys.readouterr().out.split())
+    assert "does not load: ModuleNotFoundError" in listed
+    assert "plain Mine: one setting." in listed
+
+
 @pytest.mark.parametrize("columns", ["40", "200"])
 def test_help_lists_every_field(
     columns: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
