@@ -91,6 +91,7 @@ WRONG = [
     ("dynamics.training.learning_rate", "0", "expected a number from 1e-12 to 10"),
     ("dynamics.training.ema_decay", "1", "expected a number from 0 to 0.999999"),
     ("evaluation.weights", "", "expected a folder"),
+    ("evaluation.every", "3000", "expected a multiple of dynamics.training.eval_every = 2000"),
     ("evaluation.lpips_backbone", "squeeze", "expected one of alex, vgg"),
     ("evaluation.steps", "28", "context + steps = 33 to be at most data.clip_length = 32"),
 ]

@@ -178,7 +178,7 @@ def test_every_example_of_the_readme_runs(debug_run: Path) -> None:
     assert done.stdout.splitlines() == expected
 
 
-# Rooms of flam_jax from the ground up: a room imports those on lower floors, and those named beside its own.
+# Packages of flam_jax from the ground up: each imports those on lower lines, and those beside it.
 FLOORS = [
     {"axes", "output", "messages", "metrics", "metrics_file", "models", "hlo"},
     {"process", "tokenizer", "pictures"},

@@ -7,6 +7,7 @@ import pytest
 from data_pipelines.registry import DATASETS
 from flam_jax import main
 from flam_jax.config import default_config, schema, validate
+from flam_jax.metrics_file import read_metrics
 from flam_jax.models import MODELS, Model
 
 
@@ -59,8 +60,12 @@ def test_mistakes_in_its_fields_are_told_like_all_others(dots, tmp_path):
 def test_a_model_in_one_file_trains_evaluates_and_reports(dots, linear, tmp_path):
     config = small(tmp_path)
     config.dynamics.name = "linear"
+    config.evaluation.update(every=2, clips_in_training=2)
     assert main.guarded_run(config, tmp_path / "run") == 0
     result = json.loads((tmp_path / "run" / "evaluation.json").read_text())
     assert result["model"] == "linear"
     assert len(result["actions"]["kl_per_factor"]) == 1
+    # Measured in training too.
+    logged = read_metrics(tmp_path / "run", "dynamics")
+    assert any("evaluation/rollout.psnr_mean" in entry["values"] for entry in logged)
     assert "LINEAR on 2 dots 16x24" in (tmp_path / "run" / "report.html").read_text()

@@ -130,6 +130,8 @@ EVALUATION = dict(
     batch_size=whole(20, "clips at once", 1, 1_000_000),
     context=whole(5, "true frames before the rollout starts", 1, 1024),
     steps=whole(10, "rolled-out frames", 1, 1024),
+    every=whole(0, "updates of the dynamics between evaluations on the validation split; 0: none", decides=False),
+    clips_in_training=whole(20, "clips that are rolled out in these", 1, decides=False),
     probe_clips=whole(200, "clips of a split on which linear probes are fitted", 1),
     num_pictures=whole(4, "rollouts shown in the report", 0, 1000, decides=False),
     weights=folder("weights", "folder with the networks of LPIPS and FVD; each is used where it is", decides=False),

@@ -124,6 +124,9 @@ def _check_evaluation(config: Config) -> None:
     context, steps = evaluation.context, evaluation.steps
     room = f"context + steps = {context + steps} to be at most data.clip_length = {clip}"
     _expect(context + steps <= clip, "evaluation.steps", steps, room)
+    every, validations = evaluation.every, config.dynamics.training.eval_every
+    expected = f"a multiple of dynamics.training.eval_every = {validations}"
+    _expect(every % validations == 0, "evaluation.every", every, expected)
 
 
 def _set(config: Config, name: str, value: Any) -> None:

@@ -1,9 +1,10 @@
 """All measures of a trained model on one split: `evaluation.json`, and the page that shows them."""
 
+import copy
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +109,33 @@ def measure(
     return values | ({NOT_COMPUTED: reasons} if reasons else {}), pictures
 
 
+def measure_in_training(config: Config, world_model: WorldModel, dataset: Any) -> dict[str, float]:
+    """The measures of a model that is being trained, on `evaluation.clips_in_training` clips of the validation split.
+
+    Args:
+      config: the run's configuration.
+      world_model: with the parameters of the moment.
+      dataset: with the splits and the specification.
+
+    Returns:
+      Every single number of `evaluation.json` by its dotted key; lists and tables are left out.
+    """
+    config = copy.deepcopy(config)
+    config.evaluation.split = "val"
+    config.evaluation.num_pictures = 0
+    config.evaluation.num_clips = config.evaluation.probe_clips = config.evaluation.clips_in_training
+    values, _ = measure(config, world_model, dataset)
+    return dict(_numbers(values, ""))
+
+
+def _numbers(values: dict[str, Any], prefix: str) -> Iterator[tuple[str, float]]:
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from _numbers(value, f"{prefix}{key}.")
+        elif isinstance(value, int | float):
+            yield f"{prefix}{key}", float(value)
+
+
 def describe_device() -> str:
     """Kind and number of the devices at hand."""
     device = jax.devices()[0]
@@ -123,4 +151,4 @@ def _count(tree: Any) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(tree))
 
 
-__all__ = ["FILE", "describe_device", "evaluate", "measure"]
+__all__ = ["FILE", "describe_device", "evaluate", "measure", "measure_in_training"]

@@ -15,6 +15,7 @@ from flam_jax.config import Config
 from flam_jax.dynamics import schedules
 from flam_jax.dynamics.interface import ModelOutput
 from flam_jax.dynamics.loss import dynamics_loss
+from flam_jax.evaluation.runner import measure_in_training
 from flam_jax.metrics import prediction_errors
 from flam_jax.pictures import rollout_picture, slot_picture, to_uint8
 from flam_jax.training.batches import Loader
@@ -140,7 +141,13 @@ class DynamicsStage:
             values["action_leak"] = leak
         if codes:
             values |= code_use(codes)
-        return {f"validation/{name}": value for name, value in values.items()}, self._pictures(variables)
+        found = {f"validation/{name}": value for name, value in values.items()}
+        model = WorldModel.from_parts(self.config, self.frozen["tokenizer"], variables["params"])
+        every = self.config.evaluation.every
+        if every and step % every == 0:
+            measured = measure_in_training(self.config, model, self.dataset)
+            found |= {f"evaluation/{name}": value for name, value in measured.items()}
+        return found, self._pictures(model)
 
     def span(self, part: str) -> Span:
         """When a part of the parameters is trained: from its first phase to its last."""
@@ -210,9 +217,8 @@ class DynamicsStage:
         batch = validation_batches(self.dataset.split("val"), 2, length, num_windows=2, keys=keys)[0]
         return {name: jnp.asarray(value) for name, value in batch.items()}
 
-    def _pictures(self, variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    def _pictures(self, model: WorldModel) -> dict[str, np.ndarray]:
         """Rollouts, true frames above imagined ones, and the masks of the factors."""
-        model = WorldModel.from_parts(self.config, self.frozen["tokenizer"], variables["params"])
         clips, true, context = self._clips["frames"], self._clips.get("actions"), self.config.evaluation.context
         actions = model.infer_actions(clips, true)[:, context - 1 :]
         true = None if true is None else true[:, :context]
