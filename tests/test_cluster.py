@@ -81,6 +81,9 @@ def no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.startswith(("SLURM_", "OMPI_", "PMI", "TPU_", "JAX_COORDINATOR")):
             monkeypatch.delenv(name)
+    # As in a process that has asked for nothing: other tests have.
+    monkeypatch.setattr(distributed.xla_bridge, "backends_are_initialized", lambda: False)
+    monkeypatch.setattr(distributed, "global_state", distributed.State())
 
 
 @pytest.mark.parametrize("environment", HALF_SET)
@@ -109,7 +112,6 @@ def test_flags_win_over_the_variables_of_a_cluster(
 
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(distributed, "global_state", distributed.State())
     monkeypatch.setattr(distributed._jax, "get_distributed_runtime_client", client)
     flags = {"coordinator": "host:1234", "num_processes": "3", "process_id": "2"}
     with pytest.raises(cluster.ClusterError, match="client of host:1234 as 2"):
