@@ -18,6 +18,7 @@ from flax import struct
 from jax.tree_util import Partial
 from jaxtyping import Array, Float, PRNGKeyArray, Shaped, UInt8
 
+from data_pipelines.paths import expand_path
 from flam_jax import build
 from flam_jax.config import Config, from_json
 from flam_jax.dynamics.interface import ActionPosterior, ModelSpec
@@ -122,7 +123,7 @@ class WorldModel:
         """
         from flam_jax import checkpoints  # brings orbax, which only a restored model needs
 
-        workdir = Path(workdir)
+        workdir = Path(expand_path(str(workdir)))
         file = workdir / "config.json"
         if not file.is_file():
             raise FileNotFoundError(f"{workdir}: no config.json there; expected the --workdir of a trained run")
