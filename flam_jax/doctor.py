@@ -18,16 +18,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 from data_pipelines.locks import has_locks
+from data_pipelines.registry import DATASETS, definition
 from flam_jax.messages import answer, print_error, short_repr
 from flam_jax.output import configure_output
 from flam_jax.surroundings import detect_cluster, find_problems
 
 OK, MISSING, WRONG = "ok", "missing", "wrong"
 LEAST_PYTHON = (3, 11)
-# What an extra enables.
+# What an extra enables: the data sets of the registry, and the rest.
 EXTRAS = {
-    "multigrid": "the data set MultiGrid",
-    "procgen": "the data set Procgen",
+    **{definition(name).extra: f"the data set {name}" for name in DATASETS if definition(name).extra},
     "tpu-plan": "flam plan, which compiles steps for TPUs that are not there",
     "weights": "the conversion of the published weights of LPIPS and FVD",
     "docs": "the documentation site",
