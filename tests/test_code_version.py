@@ -9,6 +9,7 @@ import json
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -37,7 +38,7 @@ def outputs(name: str) -> list[float]:
     config = tiny_config(name=name, aggregator="additive", local_context=False)
     model = build_dynamics(config)
     features = rng.choice([-1.0, 0.0, 1.0], (2, 3, 4, 4, 2)).astype(np.float32)
-    true_actions = rng.integers(0, 3, (2, 3, 2)).astype(np.int32)
+    true_actions = jnp.asarray(rng.integers(0, 3, (2, 3, 2)), jnp.int32)
 
     @jax.jit
     def losses(variables, features):

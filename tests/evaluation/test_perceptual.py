@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from data_pipelines import DatasetSpec
 from flam_jax import checkpoints, config
 from flam_jax import main as launcher
 from flam_jax.config import Config
@@ -19,7 +20,7 @@ from flam_jax.evaluation.networks.frechet import frechet_distance
 from flam_jax.evaluation.networks.lpips import Lpips
 from flam_jax.evaluation.networks.weights import WeightsError
 from tests.evaluation.networks import random_weights
-from tests.tiny import BoardDataset, tiny_config, tiny_model
+from tests.tiny import SIZE, BoardDataset, tiny_config, tiny_model
 
 PREFIXES = ("", "ceiling_", "copy_last_", "median_")
 
@@ -68,6 +69,8 @@ def quick_features(monkeypatch: pytest.MonkeyPatch) -> None:
 
 class Frames(BoardDataset):
     """Clips without positions: nothing but rollouts and actions is scored."""
+
+    spec = DatasetSpec("frames", SIZE, SIZE)
 
     def split(self, name: str) -> list[dict[str, np.ndarray]]:
         return [{"frames": record["frames"]} for record in super().split(name)]

@@ -26,7 +26,9 @@ class Linear(nn.Module):
 
     @property
     def spec(self) -> ModelSpec:
-        return ModelSpec(1, self.action_dim, "inferred", "features", (Phase("all", 0, 1, (), ("prediction", "kl")),))
+        return ModelSpec(
+            1, self.action_dim, "inferred", "features", (Phase("all", 0.0, 1.0, (), ("prediction", "kl")),)
+        )
 
     def __call__(
         self, features: Array, annealing: Any = None, actions: Array | None = None, true_actions: Any = None
