@@ -2,8 +2,10 @@
 
 import contextlib
 import fcntl
+import gc
 import importlib.metadata
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ if importlib.metadata.version("jaxlib").startswith("0.10."):
     _QUICK_COMPILE += " --xla_cpu_use_fusion_emitters=false"
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_QUICK_COMPILE}".strip()
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+_MOST_MEMORY = 3 * 2**30  # bytes that a test process keeps from one file to the next
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -31,6 +34,18 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Long tests first: one that began last would leave the other processes without work."""
     items.sort(key=lambda item: item.get_closest_marker("long") is None)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def bounded_memory() -> Iterator[None]:
+    """Lets go of compiled programs, of which a process collects gigabytes; the folder of `pytest_configure` has them."""
+    yield
+    statistics = Path("/proc/self/statm")
+    if statistics.is_file() and int(statistics.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") > _MOST_MEMORY:
+        import jax
+
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture(scope="session")
