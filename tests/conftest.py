@@ -38,7 +38,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True, scope="module")
 def bounded_memory() -> Iterator[None]:
-    """Releases compiled programs, of which a process collects gigabytes; they stay in the folder of `pytest_configure`."""
+    """Releases compiled programs, of which a process collects gigabytes; what was compiled stays on disk."""
     yield
     statistics = Path("/proc/self/statm")
     if statistics.is_file() and int(statistics.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") > _MOST_MEMORY:

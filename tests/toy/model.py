@@ -78,8 +78,8 @@ class Linear(nn.Module):
         return {}
 
     def observe_frame(self, cache: Any, features: Array, predicted_slots: Array | None = None) -> Any:
-        factors = self.factorize(features)
-        return cache, factors.slots, factors.attention
+        factors = self.factorize(features[:, None])
+        return cache, factors.slots[:, 0], factors.attention[:, 0]
 
     def predict(self, cache: Any, features: Array, slots: Array, masks: Array, actions: Array) -> Any:
         next_slots = self.predict_slots(slots, actions)

@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,15 @@ def test_a_run_whose_parts_are_trained_one_after_the_other_ends_bit_identical_to
     assert close(train_together(jobs)[0], straight)
 
 
+@pytest.fixture
+def with_a_terminal() -> Iterator[None]:
+    """SIGHUP as it is where the tests are not started under `nohup`."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("with_a_terminal")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_saves_and_the_same_call_goes_on(straight: Any, tmp_path: Path, number: int) -> None:
     config = tiny_config(ema_decay=0.9, schedule="cosine", warmup_steps=3)
@@ -94,6 +104,7 @@ def test_a_signal_saves_and_the_same_call_goes_on(straight: Any, tmp_path: Path,
     assert stage.evaluated == [6, 12]
 
 
+@pytest.mark.usefixtures("with_a_terminal")
 def test_a_terminal_that_hangs_up_twice_asks_once_and_nohup_is_left_alone() -> None:
     with StopRequest() as stop:
         for _ in range(2):
