@@ -292,8 +292,7 @@ def test_a_field_of_a_loss_changes_its_value(name: str, value: Any) -> None:
 @pytest.mark.parametrize(("name", "value"), SCHEDULES.items(), ids=SCHEDULES)
 def test_a_field_of_a_schedule_changes_it(name: str, value: Any) -> None:
     def at_three_quarters(config: Config) -> tuple[float, list[np.ndarray]]:
-        stage = make_stage(config, "dynamics")
-        assert isinstance(stage, Any)
+        stage: Any = make_stage(config, "dynamics")
         annealing = jax.tree.leaves(stage.annealing(0.75, jax.random.key(0), 2))
         return float(stage.kl_weight(0.75)), [np.asarray(leaf) for leaf in annealing]
 
