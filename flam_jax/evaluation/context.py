@@ -7,10 +7,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from flam_jax.config import Config
 from flam_jax.evaluation import perceptual, rollouts
+from flam_jax.evaluation.attention import attention_on_cells
 from flam_jax.evaluation.networks.lpips import Lpips
 from flam_jax.evaluation.probes import Probes, fit_probes
 from flam_jax.world_model import Observation, WorldModel
@@ -131,11 +132,18 @@ class EvaluationContext:
         )
 
     @functools.cached_property
+    def mass_and_cover(self) -> tuple[Float[np.ndarray, "k n"], Float[np.ndarray, "k n"]]:
+        """`attention_on_cells` of the scored clips, averaged over clips and frames."""
+        found = attention_on_cells(
+            jnp.asarray(self.observation.attention), jnp.asarray(self.cells), cells=self.spec.cells
+        )
+        mass, cover = (np.asarray(part).mean(axis=(0, 1)) for part in found)
+        return mass, cover
+
+    @functools.cached_property
     def holders(self) -> list[int]:
         """For every entity the slot that holds it best, by attention; one slot may hold several."""
-        from flam_jax.evaluation.evaluators.binding import mass_and_cover
-
-        mass, cover = mass_and_cover(self)
+        mass, cover = self.mass_and_cover
         return (mass * cover).argmax(axis=0).tolist()
 
 

@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from flam_jax.evaluation.attention import attention_on_cells
 from flam_jax.evaluation.evaluators import binding
 from flam_jax.evaluation.probes import probe_cells
 
@@ -31,7 +32,7 @@ def masks(owners: list[int | None], patches: int = GRID, strength: float = 1.0) 
 
 
 def on_cells(attention: np.ndarray, places: np.ndarray = PLACES) -> tuple[np.ndarray, np.ndarray]:
-    mass, cover = binding.attention_on_cells(jnp.asarray(attention), jnp.asarray(places), (GRID, GRID))
+    mass, cover = attention_on_cells(jnp.asarray(attention), jnp.asarray(places), (GRID, GRID))
     return np.asarray(mass), np.asarray(cover)
 
 
