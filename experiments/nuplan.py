@@ -28,7 +28,7 @@ def get_config(arguments: str = "") -> Config:
         for training in (config.tokenizer.training, config.dynamics.training):
             training.update(num_steps=2_000, batch_size=8)
     if preset == "debug":
-        config.tokenizer.channels = 8
+        config.tokenizer.update(channels=8, num_res_blocks=1)
         config.dynamics.update(model_dim=16, num_heads=2, total_action_dim=16, num_blocks=1, num_iterations=2)
         for training in (config.tokenizer.training, config.dynamics.training):
             training.update(num_steps=6, batch_size=2, log_every=2, eval_every=3, checkpoint_every=3)

@@ -44,15 +44,16 @@ def build_dynamics(config: ConfigDict) -> LatentActionModel:
     """The dynamics model of a configuration: a linen module, initialized with features f32[b t h w c].
 
     The function of its line in `flam_jax.models` gets these plain fields by name: those of `config.dynamics` but its
-    training, with `action_dim` (of one factor) beside `total_action_dim`; `rematerialize` and `dtype` of the training;
-    `grid` (rows and columns of patches) and `feature_dim` of the features; `num_actors` and `num_choices` of the true
-    actions, 0 where the records have none.
+    training, with `action_dim` (of one factor) beside `total_action_dim`; `slot_training_share` of its line;
+    `rematerialize` and `dtype` of the training; `grid` (rows and columns of patches) and `feature_dim` of the features;
+    `num_actors` and `num_choices` of the true actions, 0 where the records have none.
     """
     whole = validate(config)
     c, spec = whole.dynamics, spec_of(whole.data)
     fields: dict[str, Any] = {name: value for name, value in c.items() if name not in ("name", "training")}
     fields |= dict(
         action_dim=c.total_action_dim // c.num_factors,
+        slot_training_share=MODELS[c.name].slot_training_share,
         rematerialize=c.training.rematerialize,
         dtype=jnp.dtype(c.training.dtype),
         grid=(spec.height // whole.tokenizer.patch_size, spec.width // whole.tokenizer.patch_size),

@@ -1,6 +1,6 @@
 """Checkpoints on disk: one folder per stage, nothing pickled, every step written whole or not at all.
 
-    <workdir>/<stage>/checkpoints/<step>/   Orbax: params, ema (where averaged), optimizer, meta (JSON), checksums.json
+    <workdir>/<stage>/checkpoints/<step>/   Orbax: params, optimizer, meta (JSON), checksums.json
     <workdir>/<stage>/damaged/<step>/       a checkpoint that is not what was written, set aside
     <workdir>/<stage>/finished.json         {"step": ..., "seconds": ...}; the stage is done up to that step
 
@@ -32,7 +32,7 @@ from flam_jax.cluster import on_first_process
 from flam_jax.config import Config, differences
 
 FORMAT = 1  # of the folder; raised when older checkpoints can no longer be read
-_ARRAYS = ("params", "ema", "optimizer")
+_ARRAYS = ("params", "optimizer")
 _CHECKSUMS = "checksums.json"
 
 
@@ -148,8 +148,6 @@ class Checkpoints:
             "optimizer": args.StandardSave(state.opt_state),
             "meta": args.JsonSave({"format": FORMAT, "step": step, **meta}),
         }
-        if state.ema_params is not None:
-            items["ema"] = args.StandardSave(state.ema_params)
         with _one_line(f"{self.directory}: checkpoint {step} could not be written"):
             self._manager.wait_until_finished()  # as `save` would: the checksums being written are of `_saving`
             self._saving = step
@@ -184,22 +182,15 @@ class Checkpoints:
         step = self._existing(step)
         args = self._ocp.args
         items = {"params": shapes.params, "optimizer": shapes.opt_state}
-        if shapes.ema_params is not None:
-            items["ema"] = shapes.ema_params
         with _one_line(f"{self.directory}: checkpoint {step} cannot be restored"):
             restored = self._manager.restore(
                 step, args=args.Composite(**{name: args.StandardRestore(item) for name, item in items.items()})
             )
         number = jax.device_put(np.asarray(step, shapes.step.dtype), shapes.step.sharding)
-        return shapes.replace(
-            step=number,
-            params=restored["params"],
-            opt_state=restored["optimizer"],
-            ema_params=restored.get("ema") if shapes.ema_params is not None else None,
-        )
+        return shapes.replace(step=number, params=restored["params"], opt_state=restored["optimizer"])
 
     def parameters(self, shardings: Callable[[Any], Any] | None = None, step: int | None = None) -> Any:
-        """The parameters to evaluate with: the moving average where there is one, as nested dicts.
+        """The parameters, as nested dicts.
 
         Args:
           shardings: from a tree of shapes to one of shardings; everything on the first local device by default.
@@ -216,13 +207,12 @@ class Checkpoints:
         step = self._existing(step)
         one_device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         with _one_line(f"{self.directory}: checkpoint {step} cannot be read"):
-            saved = self._manager.item_metadata(step)
-            name = "ema" if saved.get("ema") is not None else "params"
-            shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), saved[name])
+            saved = self._manager.item_metadata(step)["params"]
+            shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), saved)
             where = shardings(shapes) if shardings else jax.tree.map(lambda _: one_device, shapes)
             shapes = jax.tree.map(lambda a, b: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=b), shapes, where)
             args = self._ocp.args
-            return self._manager.restore(step, args=args.Composite(**{name: args.StandardRestore(shapes)}))[name]
+            return self._manager.restore(step, args=args.Composite(params=args.StandardRestore(shapes)))["params"]
 
     def _existing(self, step: int | None) -> int:
         steps = self._manager.all_steps()
@@ -292,7 +282,7 @@ class _one_line:
 
 
 def restore_parameters(directory: str | Path, shardings: Callable[[Any], Any] | None = None) -> Any:
-    """The newest parameters of a stage's folder, averaged ones where the run averaged.
+    """The newest parameters of a stage's folder.
 
     Args:
       directory: `<workdir>/tokenizer` or `<workdir>/dynamics`.

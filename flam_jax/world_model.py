@@ -93,7 +93,6 @@ class WorldModel:
     tokenizer: nn.Module = struct.field(pytree_node=False)
     dynamics: Any = struct.field(pytree_node=False)  # a linen module, a LatentActionModel
     frame_size: tuple[int, int] = struct.field(pytree_node=False)  # height, width in pixels
-    quantize_predictions: bool = struct.field(pytree_node=False, default=True)
 
     @classmethod
     def from_parts(cls, config: Config, tokenizer_params: Any, dynamics_params: Any) -> "WorldModel":
@@ -110,7 +109,6 @@ class WorldModel:
             tokenizer=build.build_tokenizer(config),
             dynamics=build.build_dynamics(config),
             frame_size=config.data.frame_size,
-            quantize_predictions=config.dynamics.quantize_predictions,
         )
 
     @classmethod
@@ -360,8 +358,7 @@ class WorldModel:
     def _imagine(self, state: RolloutState, actions: Array) -> RolloutState:
         self._check_actions(actions, (self.num_factors, self.action_dim))
         cache, next_slots, features = self._predict(state, actions)
-        if self.quantize_predictions:
-            features = self._tokenizer(features, method="quantize")
+        features = self._tokenizer(features, method="quantize")
         return self._observed(cache, features.astype(state.features.dtype), next_slots)
 
     @functools.partial(jax.jit, static_argnames=("steps", "decode"))

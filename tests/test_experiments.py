@@ -148,7 +148,7 @@ def test_every_experiment_trains_one_step(name: str, preset: str, stage_name: st
     validate(config)
     stage = make_stage(config, stage_name)
     optimizer = make_optimizer(training, spans(shapes.params, stage))
-    state = new_state(filled(shapes.params), optimizer, ema=training.ema_decay > 0)
+    state = new_state(filled(shapes.params), optimizer)
     new, metrics = jax.jit(functools.partial(step, stage=stage))(state, stage.frozen, make_batch(config, stage))
     assert int(new.step) == 1
     assert bool(metrics["finite"])
@@ -180,23 +180,17 @@ SHAPES = {  # the shapes of the parameters
     "dynamics.codebook_size": 4,
 }
 # Fields that only some models have.
-MODELS = {"dynamics.codebook_size": "genie", "dynamics.slot_training_share": "playslot"}
-OF_PATCHES = ("tokenizer.patches_share", "tokenizer.rare_patch_power")  # of tokenizers that see one patch at a time
+MODELS = {"dynamics.codebook_size": "genie"}
+OF_PATCHES = ("tokenizer.patches_share",)  # of tokenizers that see one patch at a time
 LOSSES = {  # the loss of one batch
     "tokenizer.change_weight": 3.0,
-    "tokenizer.l1_weight": 2.0,
-    "tokenizer.l2_weight": 2.0,
-    "tokenizer.gradient_weight": 1.0,
     "tokenizer.consistency_weight": 1.0,
     "tokenizer.patches_share": 0.5,
-    "tokenizer.rare_patch_power": 1.0,
     "dynamics.num_iterations": 3,
     "dynamics.inverse_frequency_power": 0.5,
     "dynamics.cosine_attention": False,
     "dynamics.prediction_steps": 1,
     "dynamics.prediction_steps_start": 0.8,  # the losses are taken at three quarters of training
-    "dynamics.quantize_predictions": False,
-    "dynamics.slot_training_share": 0.8,
 }
 SCHEDULES = {  # what the loss is given at three quarters of training: annealing of the slots, weight of the KL
     "dynamics.inverse_temperature": 2.0,
@@ -222,7 +216,6 @@ TRAINING = {  # what one look at the schedule, an update, a batch or a run shows
     "warmup_steps": 5,
     "weight_decay": 0.1,
     "clip_norm": 0.1,
-    "ema_decay": 0.5,
     "dtype": "bfloat16",
     "log_every": 3,
     "eval_every": 3,
@@ -425,15 +418,7 @@ def test_a_field_of_training_changes_what_it_names(
     before = config[stage].training
     after = copy.deepcopy(before)
     after[name] = value
-    if name == "ema_decay":
-        states = [
-            init_state(
-                jax.random.key(0), {}, {"frames": jnp.zeros((1, 1, 4, 4, 3))}, stage=TinyStage(), training=training
-            )
-            for training in (before, after)
-        ]
-        assert [state.ema_params is None for state in states] == [True, False]
-    elif name in ("weight_decay", "clip_norm"):
+    if name in ("weight_decay", "clip_norm"):
         assert update(before) != pytest.approx(update(after), rel=1e-3)
     else:
         assert schedule(before) != pytest.approx(schedule(after), rel=1e-3)

@@ -73,7 +73,7 @@ class ObjectCentric(nn.Module):
     decoder: SlotMixerDecoder
     action_model: Any
     forward_dynamics: CoupledForwardDynamics
-    slot_training_share: float = 0.5
+    slot_training_share: float
 
     def setup(self):
         nn.share_scope(self, self.action_model)
@@ -211,7 +211,7 @@ def object_centric(
     action_dim: int,
     *,
     num_codes: int = 8,
-    slot_training_share: float = 0.5,
+    slot_training_share: float,
     **fields: Any,
 ) -> ObjectCentric:
     """PlaySlot; SlotFormer with an `action_dim` of 0.

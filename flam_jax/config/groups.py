@@ -24,7 +24,6 @@ def _training(num_steps: int, batch_size: int, window: int) -> dict[str, Any]:
         warmup_steps=whole(0, "updates in which the learning rate grows"),
         weight_decay=number(0, "of kernels", 0, 10),
         clip_norm=number(1, "global gradient norm; 0 turns clipping off"),
-        ema_decay=number(0, "of the averaged parameters, with which evaluation is done; 0: no average", 0, 0.999999),
         dtype=choice(("float32", "bfloat16"), "of computations; parameters are float32"),
         on_nonfinite=choice(("stop", "skip"), "what to do about a loss or gradient that is not finite", decides=False),
         log_every=whole(100, "updates between logged values", 1, decides=False),
@@ -74,11 +73,7 @@ TOKENIZER = dict(
     patches_share=number(
         1, "share of a window's patches that a step draws; below 1: patch encoder and decoder alone", 1e-3, 1
     ),
-    rare_patch_power=number(0.4, "of that draw: at 0 every patch has the same chance, at 1 every content", 0, 2),
     change_weight=number(10, "extra weight of pixels that change within the window"),
-    l1_weight=number(1, "of the absolute error"),
-    l2_weight=number(1, "of the squared error"),
-    gradient_weight=number(0, "of the absolute error of the frames' spatial gradients"),
     consistency_weight=number(0, "of features that change where pixels do not"),
     training=_training(num_steps=100_000, batch_size=64, window=2),
 )
@@ -111,15 +106,11 @@ DYNAMICS: dict[str, Field | Group] = dict(
     query_noise=number(0.3, "standard deviation of the queries' noise at the first step; falls to 0 until then"),
     separation_penalty=number(0, "how much less a slot takes of what is unlike the rest of what it holds", 0, 10),
     codebook_size=whole(8, "codes of models whose actions have a codebook", 2, 65_536),
-    slot_training_share=number(
-        0.5, "of models that learn slots first: share of training for that; each part has its own schedule", 0, 1
-    ),
     kl_weight=number(2e-4, "beta, on squared error and KL that are summed over features and factors"),
     kl_weight_final=number(2e-4, "to which beta goes, geometrically"),
     kl_anneal_start=number(0.3, "share of training from which it goes there; it arrives at the end", 0, 1),
     prediction_steps=whole(5, "frames predicted in a row in training", 1, 64),
     prediction_steps_start=number(0, "share of training before which only one frame is predicted", 0, 1),
-    quantize_predictions=flag(True, "quantize predicted features before they are fed back or decoded"),
     cache_codes=flag(False, "train from codes that are computed once, not from frames"),
     training=_training(num_steps=200_000, batch_size=32, window=10),
 )

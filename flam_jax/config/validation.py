@@ -95,8 +95,6 @@ def _check_tokenizer(config: Config) -> None:
         local = tokenizer.encoder == tokenizer.decoder == "patch"
         expected = "1, unless encoder and decoder are patch"
         _expect(local, "tokenizer.patches_share", tokenizer.patches_share, expected)
-    both = (tokenizer.l1_weight, tokenizer.l2_weight)
-    _expect(sum(both) > 0, "tokenizer.l1_weight", both[0], "more than 0 when tokenizer.l2_weight is 0")
 
 
 def _check_dynamics(config: Config) -> None:
@@ -108,12 +106,11 @@ def _check_dynamics(config: Config) -> None:
     window, passes = dynamics.training.window, dynamics.prediction_steps
     _expect(window > passes, "dynamics.training.window", window, f"more than dynamics.prediction_steps = {passes}")
     model = MODELS[dynamics.name]
-    if model.slots_first:  # slots, then the dynamics on them: each warms up
+    if model.slot_training_share:  # slots, then the dynamics on them: each warms up
         steps, warmup = dynamics.training.num_steps, dynamics.training.warmup_steps
-        of_slots, _ = steps_of((dynamics.slot_training_share, 1.0), steps)
-        spans = [count for count in (of_slots, steps - of_slots) if count]  # none: what is not trained
-        share = f"dynamics.slot_training_share = {dynamics.slot_training_share:g}"
-        expected = f"less than {min(spans)}, the shorter part of {steps} steps with {share}"
+        of_slots, _ = steps_of((model.slot_training_share, 1.0), steps)
+        spans = [count for count in (of_slots, steps - of_slots) if count]  # a single step has one part
+        expected = f"less than {min(spans)}: {dynamics.name} learns slots in {of_slots} of {steps} steps"
         _expect(warmup < min(spans), "dynamics.training.warmup_steps", warmup, expected)
     known = not model.given_actions or spec_of(config.data).actors > 0
     _expect(known, "dynamics.name", dynamics.name, f"another model: the actions of {config.data.name} are not known")

@@ -19,21 +19,14 @@ def changing_pixels(frames: Float[Array, "b t H W 3"]) -> Float[Array, "b 1 H W 
     return (span > CHANGE_THRESHOLD).astype(frames.dtype)
 
 
-def _gradients(x: Float[Array, "b t H W 3"]) -> tuple[Array, Array]:
-    return jnp.diff(x, axis=-3), jnp.diff(x, axis=-2)
-
-
 def tokenizer_loss(
     output: TokenizerOutput,
     frames: Float[Array, "b t H W 3"],
     *,
     change_weight: float,
-    l1_weight: float,
-    l2_weight: float,
-    gradient_weight: float,
     consistency_weight: float,
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
-    """Weighted reconstruction loss.
+    """Weighted reconstruction loss: the absolute error and ten times the squared error, two terms of one size.
 
     Plain squared error is nearly satisfied by the background, which is most of the pixels; everything that acts is in
     the rest. Pixels that change within the window therefore weigh `1 + change_weight` times as much.
@@ -42,9 +35,6 @@ def tokenizer_loss(
       output: of the tokenizer on `frames`.
       frames: windows of consecutive frames in [0, 1].
       change_weight: extra weight of pixels that change.
-      l1_weight: weight of the absolute error.
-      l2_weight: weight of the squared error, in units of 0.1 (10 x error**2) so that both terms are of one size.
-      gradient_weight: weight of the absolute error of the spatial gradients.
       consistency_weight: weight of the squared change of the unrounded features where a patch's pixels do not change.
 
     Returns:
@@ -55,13 +45,8 @@ def tokenizer_loss(
     weight = weight / weight.mean()
     l1 = jnp.mean(weight * jnp.abs(error))
     l2 = 10.0 * jnp.mean(weight * jnp.square(error))
-    loss = l1_weight * l1 + l2_weight * l2
+    loss = l1 + l2
     metrics = {"l1": l1, "l2": l2}
-    if gradient_weight:
-        rows, columns = _gradients(error)
-        gradient = jnp.mean(jnp.abs(rows)) + jnp.mean(jnp.abs(columns))
-        loss += gradient_weight * gradient
-        metrics["gradient"] = gradient
     if consistency_weight and frames.shape[1] > 1:
         still = still_patches(frames, output.features.shape[-2])[..., None]
         change = jnp.square(jnp.diff(output.continuous, axis=1))

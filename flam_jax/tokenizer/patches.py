@@ -20,7 +20,7 @@ def from_patches(patches: Shaped[Array, "*b h w p"], size: int) -> Shaped[Array,
 
 
 def draw_patches(
-    key: PRNGKeyArray, frames: UInt8[Array, "b t H W 3"], size: int, count: int, rarity: float
+    key: PRNGKeyArray, frames: UInt8[Array, "b t H W 3"], size: int, count: int, power: float
 ) -> UInt8[Array, "b 1 size strip 3"]:
     """Strips of patches drawn from every window, so that a tokenizer of patches sees the rare ones often.
 
@@ -31,8 +31,8 @@ def draw_patches(
       frames: windows of consecutive frames.
       size: pixels per side of a patch.
       count: patches that are drawn of each window, at most all of them, none twice.
-      rarity: exponent. A patch of which the window holds n copies is drawn with a weight of n**-rarity: at 0 every
-        patch has the same chance, at 1 every content has.
+      power: a patch of which the window holds n copies is drawn with a weight of n**-power: at 0 every patch has the
+        same chance, at 1 every content has.
 
     Returns:
       The patches of each window side by side, as a frame one patch high: strip = count * size.
@@ -41,7 +41,7 @@ def draw_patches(
     patches = patches.reshape(len(frames), -1, patches.shape[-1])
     # The largest of log-weights with Gumbel noise are a draw without replacement.
     noise = jax.random.gumbel(key, patches.shape[:2])
-    _, place = jax.lax.top_k(noise - rarity * jnp.log(copies(patches)), count)
+    _, place = jax.lax.top_k(noise - power * jnp.log(copies(patches)), count)
     drawn = jnp.take_along_axis(patches, place[..., None], axis=1)
     return from_patches(drawn[:, None, None], size)
 

@@ -249,7 +249,7 @@ class Run:
     def evaluate(self, step: int, state: TrainState) -> None:
         """As `Trainable`."""
         self.drain_metrics(0)
-        params = on_this_process(state.evaluation_params)
+        params = on_this_process(state.params)
         if jax.process_index() != 0:  # the first one does it, on its own devices; the others wait for its next step
             return
         began = time.monotonic()

@@ -86,7 +86,7 @@ class Stage(Protocol):
         """Scalars and pictures by name, made on the validation split. Independent of earlier calls.
 
         Args:
-          variables: `{"params": ...}`, the averaged ones where there are any.
+          variables: `{"params": ...}`.
           step: updates done.
           progress: share of the training that is done.
         """

@@ -24,12 +24,6 @@ class TrainState:
     step: Any  # i32[]: updates done
     params: Any
     opt_state: Any
-    ema_params: Any = None  # None when the moving average is off
-
-    @property
-    def evaluation_params(self) -> Any:
-        """The averaged parameters where there are any, else the parameters."""
-        return self.params if self.ema_params is None else self.ema_params
 
 
 def learning_rate(step: ArrayLike, training: Config, span: Span = WHOLE) -> jax.Array:
@@ -88,9 +82,6 @@ def make_optimizer(training: Config, spans: Mapping[str, Span] | None = None) ->
     return optax.chain(clip, optax.partition(optimizers, {part: name(span) for part, span in spans.items()}))
 
 
-def new_state(params: Any, optimizer: optax.GradientTransformation, ema: bool) -> TrainState:
+def new_state(params: Any, optimizer: optax.GradientTransformation) -> TrainState:
     """The state before the first update."""
-    ema_params = jax.tree.map(jnp.copy, params) if ema else None
-    return TrainState(
-        step=jnp.zeros((), jnp.int32), params=params, opt_state=optimizer.init(params), ema_params=ema_params
-    )
+    return TrainState(step=jnp.zeros((), jnp.int32), params=params, opt_state=optimizer.init(params))

@@ -43,13 +43,13 @@ def init_state(key: PRNGKeyArray, frozen: Frozen, batch: Batch, *, stage: Stage,
     params = variables.pop("params")
     if variables:
         raise ValueError(f"stage {stage.name}: only params can be trained, but init made {sorted(variables)}")
-    return new_state(params, make_optimizer(training, spans(params, stage)), ema=training.ema_decay > 0)
+    return new_state(params, make_optimizer(training, spans(params, stage)))
 
 
 def train_step(
     state: TrainState, frozen: Frozen, batch: Batch, *, stage: Stage, training: Config, seed: int | jax.Array
 ) -> tuple[TrainState, dict[str, jax.Array]]:
-    """One update: gradients of `stage.loss`, clipping, AdamW, moving average.
+    """One update: gradients of `stage.loss`, clipping, AdamW.
 
     Args:
       state: parameters, optimizer state and step.
@@ -72,10 +72,6 @@ def train_step(
     when = spans(state.params, stage)
     updates, opt_state = make_optimizer(training, when).update(grads, state.opt_state, state.params, at=state.step)
     params = optax.apply_updates(state.params, updates)
-    ema_params = state.ema_params
-    if ema_params is not None:
-        decay = training.ema_decay
-        ema_params = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, ema_params, params)
 
     metrics = {name: jnp.asarray(value, jnp.float32) for name, value in metrics.items()} | {
         "loss": loss.astype(jnp.float32),
@@ -84,7 +80,7 @@ def train_step(
         "learning_rate": _current_rate(state.step, training, set(when.values())),
     }
     metrics["finite"] = jnp.isfinite(jnp.stack([metrics[name] for name in WATCHED])).all()
-    new = TrainState(step=state.step + 1, params=params, opt_state=opt_state, ema_params=ema_params)
+    new = TrainState(step=state.step + 1, params=params, opt_state=opt_state)
     if training.on_nonfinite == "skip":
         kept = dataclasses.replace(state, step=new.step)
         new = jax.tree.map(lambda updated, old: jnp.where(metrics["finite"], updated, old), new, kept)

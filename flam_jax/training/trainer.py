@@ -38,7 +38,7 @@ def train(
       rules: shardings by parameter path.
 
     Returns:
-      `{"params": ...}`, the averaged ones when `ema_decay` is set.
+      `{"params": ...}`.
 
     Raises:
       CheckpointError: the workdir holds another configuration, or a save failed.
@@ -109,7 +109,7 @@ def _train_group(
             runs.append(Run(job, mesh, rules, checkpoints, tag))
             stack.callback(runs[-1].close)
         states = run_steps(Together(runs), stop) if len(runs) > 1 else [run_steps(runs[0], stop)]
-    return [state.evaluation_params for state in states]
+    return [state.params for state in states]
 
 
 def _restore_finished(job: Job, checkpoints: Checkpoints, mesh: Mesh, rules: tuple[Rule, ...]) -> Any:

@@ -146,7 +146,6 @@ CONTRADICTIONS = [
     fields("tokenizer.patches_share=0.5 tokenizer.decoder=cnn", "tokenizer.patches_share"),
     fields("tokenizer.encoder=impala", "tokenizer.patches_share", experiment=PROCGEN),
     fields("dynamics.name=action_conditioned", "dynamics.name", experiment=NUPLAN),
-    fields("tokenizer.l1_weight=0 tokenizer.l2_weight=0", "tokenizer.l1_weight"),
     fields("data.multigrid.grid_size=7", "data.frame_size"),
     fields("data.multigrid.grid_size=4", "data.multigrid.num_agents"),
     fields("data.multigrid.grid_size=4 data.multigrid.num_agents=3", "data.multigrid.num_agents"),
@@ -163,11 +162,8 @@ for _model in MODELS:
     ]
 for _model in ("playslot", "slotformer"):  # of the six steps each part has some
     CONTRADICTIONS += [
-        fields(
-            f"dynamics.name={_model} dynamics.slot_training_share={share} dynamics.training.warmup_steps={steps}",
-            "dynamics.training.warmup_steps",
-        )
-        for share, steps in ((0.5, 3), (0.5, 5), (0.3, 2), (0.7, 1), (0, 6), (1, 6))
+        fields(f"dynamics.name={_model} dynamics.training.warmup_steps={steps}", "dynamics.training.warmup_steps")
+        for steps in (3, 5, 6)
     ]
 for _stage in STAGES:
     _training = f"{_stage}.training"

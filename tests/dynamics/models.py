@@ -39,8 +39,8 @@ _BUILDERS = {
     "adaworld": (monolithic, _FRAME | dict(action_dim=3)),
     "genie": (monolithic, _FRAME | dict(action_dim=3, num_codes=8)),
     "action_conditioned": (monolithic, _FRAME | dict(actors_and_choices=(ACTORS, CHOICES))),
-    "playslot": (object_centric, _FRAME | _SLOTS | dict(local_context=True)),
-    "slotformer": (object_centric, _FRAME | _SLOTS | dict(action_dim=0)),
+    "playslot": (object_centric, _FRAME | _SLOTS | dict(slot_training_share=0.5, local_context=True)),
+    "slotformer": (object_centric, _FRAME | _SLOTS | dict(slot_training_share=0.5, action_dim=0)),
 }
 NAMES = tuple(_BUILDERS)
 FRAMES = 5

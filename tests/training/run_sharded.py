@@ -22,7 +22,7 @@ def main(workdir: Path) -> None:
         "data": make_mesh(data=4),
         "mixed": make_mesh(data=2, fsdp=2),
     }
-    config = tiny_config(num_steps=8, checkpoint_every=8, log_every=1, ema_decay=0.5)
+    config = tiny_config(num_steps=8, checkpoint_every=8, log_every=1)
     losses, specs, params = {}, {}, {}
     for name, mesh in meshes.items():
         variables = train(TinyStage(), config, workdir / name, mesh=mesh)
@@ -36,7 +36,7 @@ def main(workdir: Path) -> None:
         restored = checkpoints.parameters()
     equal = jax.tree.map(lambda a, b: np.array_equal(np.asarray(a), np.asarray(b)), restored, params["mixed"])
     # And the run goes on there.
-    more = tiny_config(num_steps=10, checkpoint_every=8, log_every=1, ema_decay=0.5)
+    more = tiny_config(num_steps=10, checkpoint_every=8, log_every=1)
     train(TinyStage(), more, workdir / "mixed", mesh=meshes["one"])
     print(json.dumps({"losses": losses, "specs": specs, "restored_equal": jax.tree.all(equal)}))
 

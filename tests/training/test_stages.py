@@ -84,7 +84,7 @@ def test_slots_that_are_learned_apart_compete_and_change_until_they_are_frozen_a
 ) -> None:
     """Neither momentum nor weight decay moves what is frozen."""
     config = small_config()
-    config.dynamics.update(name="playslot", slot_training_share=0.5, slot_anneal_end=0.5, prediction_steps=1)
+    config.dynamics.update(name="playslot", slot_anneal_end=0.5, prediction_steps=1)
     config.dynamics.training.update(num_steps=6, weight_decay=0.1, window=2)
     stage = DynamicsStage(config, FakeData(), {"tokenizer": tokenizer_params})
     noisy = [float(stage.annealing(p, jax.random.key(0), 99).inverse_temperature.std()) > 0 for p in (0.24, 0.25)]

@@ -188,19 +188,6 @@ def test_weight_decay_spares_all_but_kernels() -> None:
     assert not updates["a"]["scale"].any()
 
 
-def test_the_average_follows_the_parameters() -> None:
-    state, batch, step = make(ema_decay=0.75)
-    first = state.params["into"]["kernel"]
-    assert (state.ema_params["into"]["kernel"] == first).all()
-    state, _ = step(state, batch)
-    expected = 0.75 * first + 0.25 * state.params["into"]["kernel"]
-    np.testing.assert_allclose(state.ema_params["into"]["kernel"], expected, rtol=1e-6)
-    assert state.evaluation_params is state.ema_params
-    state, _, _ = make()
-    assert state.ema_params is None
-    assert state.evaluation_params is state.params
-
-
 def test_variables_that_cannot_be_trained_are_refused() -> None:
     class WithStatistics(TinyStage):
         def init(self, key: Any, frozen: Any, batch: Any) -> dict[str, Any]:

@@ -48,13 +48,13 @@ class StoppingLoader(TinyLoader):
 @pytest.fixture(scope="module")
 def straight(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
     workdir = tmp_path_factory.mktemp("straight")
-    config = tiny_config(ema_decay=0.9, schedule="cosine", warmup_steps=3)
+    config = tiny_config(schedule="cosine", warmup_steps=3)
     return workdir, train(TinyStage(), config, workdir)
 
 
 @pytest.mark.parametrize("killed_at", [2, 7])
 def test_a_killed_run_ends_bit_identical(straight: Any, tmp_path: Path, killed_at: int) -> None:
-    config = tiny_config(ema_decay=0.9, schedule="cosine", warmup_steps=3)
+    config = tiny_config(schedule="cosine", warmup_steps=3)
     with pytest.raises(RuntimeError, match="killed"):
         train(TinyStage(lambda: StoppingLoader(killed_at)), config, tmp_path)
     variables = train(TinyStage(), config, tmp_path)
@@ -91,7 +91,7 @@ def with_a_terminal() -> Iterator[None]:
 @pytest.mark.usefixtures("with_a_terminal")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_saves_and_the_same_call_goes_on(straight: Any, tmp_path: Path, number: int) -> None:
-    config = tiny_config(ema_decay=0.9, schedule="cosine", warmup_steps=3)
+    config = tiny_config(schedule="cosine", warmup_steps=3)
     before = signal.getsignal(number)
     with pytest.raises(Preempted, match="step 5"):
         train(TinyStage(lambda: StoppingLoader(6, number)), config, tmp_path)
@@ -139,7 +139,7 @@ def test_trains_outside_the_main_thread(tmp_path: Path) -> None:
 
 def test_a_finished_stage_is_returned_without_a_loader(straight: Any) -> None:
     workdir, variables = straight
-    config = tiny_config(ema_decay=0.9, schedule="cosine", warmup_steps=3)
+    config = tiny_config(schedule="cosine", warmup_steps=3)
 
     def no_loader() -> TinyLoader:
         raise AssertionError
@@ -226,7 +226,7 @@ def test_an_update_that_is_not_finite_can_be_skipped_and_is_counted(
 
 
 def test_the_parameters_of_a_skipped_update_are_those_before_it(tmp_path: Path) -> None:
-    config = tiny_config(on_nonfinite="skip", checkpoint_every=1, checkpoints_kept=12, ema_decay=0.9)
+    config = tiny_config(on_nonfinite="skip", checkpoint_every=1, checkpoints_kept=12)
     train(TinyStage(lambda: TinyLoader(bad_step=7)), config, tmp_path)
     with Checkpoints(tmp_path / "tokenizer") as checkpoints:
         before, skipped, after = (checkpoints.parameters(step=step) for step in (6, 7, 8))
@@ -248,7 +248,7 @@ def test_when_every_update_is_skipped_the_run_stops(tmp_path: Path) -> None:
 def test_a_run_whose_last_checkpoint_is_gone_says_so_and_goes_on(
     straight: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    config = tiny_config(ema_decay=0.9, schedule="cosine", warmup_steps=3)
+    config = tiny_config(schedule="cosine", warmup_steps=3)
     train(TinyStage(), config, tmp_path)
     shutil.rmtree(tmp_path / "tokenizer" / "checkpoints" / "12")
     capsys.readouterr()
@@ -335,7 +335,7 @@ def test_a_copy_to_the_devices_that_nobody_asked_for_stops_the_run(tmp_path: Pat
 def seed_jobs(folder: Path, seeds: tuple[int, ...], make_loader: Any = TinyLoader, **training: Any) -> list[Job]:
     jobs = []
     for seed in seeds:
-        config = tiny_config(ema_decay=0.9, schedule="cosine", warmup_steps=3, **training)
+        config = tiny_config(schedule="cosine", warmup_steps=3, **training)
         config.seed = seed
         stage = TinyStage(functools.partial(make_loader, seed=seed))
         jobs.append(Job(stage, config, folder / f"seed{seed}"))

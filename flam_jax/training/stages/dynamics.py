@@ -185,7 +185,7 @@ class DynamicsStage:
             key,
             kl_weight=kl_weight,
             prediction_steps=self.fields.prediction_steps,
-            levels=tuple(self.tokenizer.levels) if self.fields.quantize_predictions else None,
+            levels=tuple(self.tokenizer.levels),
             **options,
         )
 

@@ -20,6 +20,9 @@ from flam_jax.training.stage import Batch, Frozen
 from flam_jax.training.state import WHOLE, Span
 from flam_jax.training.validation import mean_values, validation_batches
 
+# Of the draw of patches: docs/decisions/rare_patches.md.
+RARE_PATCH_POWER = 0.4
+
 NUM_PICTURES = 8
 
 
@@ -33,7 +36,7 @@ class TokenizerStage:
         """As `StageClass`."""
         self.config, self.dataset, self.frozen = config, dataset, frozen
         self.module = build_tokenizer(config)
-        fields = ("change_weight", "l1_weight", "l2_weight", "gradient_weight", "consistency_weight")
+        fields = ("change_weight", "consistency_weight")
         self.weights = {name: config.tokenizer[name] for name in fields}
 
     def make_loader(self, rows: Sequence[int] | None = None) -> Loader:
@@ -65,7 +68,7 @@ class TokenizerStage:
         if fields.patches_share < 1:
             patches = frames[0, ..., 0].size // fields.patch_size**2
             count = max(round(fields.patches_share * patches), 1)
-            frames = draw_patches(key, frames, fields.patch_size, count, fields.rare_patch_power)
+            frames = draw_patches(key, frames, fields.patch_size, count, RARE_PATCH_POWER)
         frames = to_float(frames)
         return tokenizer_loss(self._output({"params": params}, frames), frames, **self.weights)
 

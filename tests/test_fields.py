@@ -1,0 +1,63 @@
+"""Every field of the configuration that decides a result has a user."""
+
+import itertools
+import re
+from collections.abc import Iterator
+
+from flam_jax.config import (
+    Config,
+    ConfigError,
+    describe_arguments,
+    experiments,
+    field_names,
+    fields,
+    get_field,
+    load_config,
+)
+from flam_jax.studies.definitions import PRESETS, STUDIES, cells
+from tests.documents import tracked
+
+# What the paper states a value for.
+STATED = {
+    "training.clip_norm": "1.0",
+    "training.weight_decay": "0",
+    "data.multigrid.grid_size": "8",
+    "evaluation.steps": "10 predicted frames",
+}
+OF_THE_USER = {
+    "data.seed": "other data of the same kind",
+    "data.procgen.num_levels": "in how many levels is played",
+    "data.procgen.action_repeat": "how the random policy plays",
+}
+
+
+def test_every_field_that_decides_a_result_is_set_somewhere() -> None:
+    """By an experiment, a study, or a command of the documents; a field of training in one of the stages."""
+    known = fields()
+    used = {*STATED, *OF_THE_USER}
+    for config in (*of_experiments(), *of_studies()):
+        used |= {short(name) for name in field_names(config) if get_field(config, name) != known[name].default}
+    text = "\n".join(file.read_text(encoding="utf-8") for file in tracked("*.md"))
+    used |= {short(name) for name in re.findall(r"(?:--config\.|`)([a-z_.]+)=", text)}
+    assert not {name for name, field in known.items() if field.decides and short(name) not in used}
+
+
+def short(name: str) -> str:
+    """Without the stage for the fields that all stages have."""
+    return re.sub(r"^\w+\.training\.", "training.", name)
+
+
+def of_experiments() -> Iterator[Config]:
+    for file in experiments():
+        _, variants, presets = describe_arguments(file)
+        for words in itertools.product(("", *variants), ("", *presets)):
+            yield load_config(file, ",".join(filter(None, words)))
+
+
+def of_studies() -> Iterator[Config]:
+    for study, preset in itertools.product(STUDIES, PRESETS):
+        try:
+            chosen = cells(study, preset)
+        except ConfigError:  # a study without this preset
+            continue
+        yield from (cell.config({}) for cell in chosen)
