@@ -94,7 +94,7 @@ def _debug(config: Config) -> None:
     config.data.num_frames = 640
     config.data.clip_length = 16
     config.tokenizer.channels = 16
-    config.dynamics.update(model_dim=16, num_heads=2)
+    config.dynamics.update(model_dim=16, num_heads=2, num_blocks=1, num_iterations=2)
     config.dynamics.total_action_dim = 2 * config.dynamics.num_factors
     for training in (config.tokenizer.training, config.dynamics.training):
         training.update(num_steps=6, batch_size=2, warmup_steps=0, log_every=2, eval_every=3, checkpoint_every=3)

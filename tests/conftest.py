@@ -11,12 +11,20 @@ from pathlib import Path
 import pytest
 
 # Test runs compile hundreds of small programs once each: the compiler's optimizations cost more than they save.
-_QUICK_COMPILE = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+_QUICK_COMPILE = (
+    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+    " --xla_cpu_parallel_codegen_split_count=1 --xla_llvm_enable_noalias_metadata=false"
+    " --xla_llvm_enable_alias_scope_metadata=false --xla_llvm_enable_invariant_load_metadata=false"
+)
 # XLA ends the process at a flag that it does not know. jaxlib 0.12 does not know this one; earlier than 0.10 not tried.
 if importlib.metadata.version("jaxlib").startswith("0.10."):
     _QUICK_COMPILE += " --xla_cpu_use_fusion_emitters=false"
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_QUICK_COMPILE}".strip()
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Arrays of different rank do not meet: a missing axis would be filled in without a word.
+os.environ.setdefault("JAX_NUMPY_RANK_PROMOTION", "raise")
+# Groups of tests that take longest, the longest first.
+_SLOW = ("debug_run", "test_experiments", "test_interface", "test_stages", "test_runner", "test_topology")
 _MOST_MEMORY = 3 * 2**30  # bytes that a test process keeps from one file to the next
 
 
@@ -32,8 +40,18 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Long tests first: one that began last would leave the other processes without work."""
-    items.sort(key=lambda item: item.get_closest_marker("long") is None)
+    """Tests of a file run in one process, which compiles for all of them; what takes long begins first.
+
+    Begun last, it would leave the other processes without work.
+    """
+    rank = {}
+    for item in items:
+        long, group = item.get_closest_marker("long") is not None, item.get_closest_marker("xdist_group")
+        name = group.args[0] if group else item.path.stem
+        rank[item] = 0 if long else 1 + _SLOW.index(name) if name in _SLOW else 1 + len(_SLOW)
+        if not long and not group:
+            item.add_marker(pytest.mark.xdist_group(name))
+    items.sort(key=rank.__getitem__)
 
 
 @pytest.fixture(autouse=True, scope="module")

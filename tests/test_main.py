@@ -155,7 +155,7 @@ def test_a_tokenizer_that_does_not_fit_or_is_not_there_is_refused(
 @pytest.mark.xdist_group("debug_run")
 def test_two_seeds_that_are_trained_together_are_two_runs(debug_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(debug_run)
-    fields = {"tokenizer.restore_from": "runs/multigrid", "evaluation.num_clips": 1, "evaluation.probe_clips": 1}
+    fields = {"tokenizer.restore_from": "runs/multigrid"}
     configs = [load_config("experiments/multigrid.py", "debug", fields | {"seed": seed}) for seed in (5, 6)]
     workdirs = [f"runs/together/seed{seed}" for seed in (5, 6)]
     assert launcher.guarded_run_together(configs, workdirs) == 0

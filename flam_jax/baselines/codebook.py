@@ -79,4 +79,5 @@ class Codebook(nn.Module):
         return self.codes[jax.random.randint(key, shape, 0, self.num_codes)]
 
     def _distance(self, x: Float[Array, "*b a"]) -> Float[Array, "*b n"]:
-        return jnp.square(x[..., None, :] - self.codes).sum(axis=-1)
+        x = jnp.broadcast_to(x[..., None, :], (*x.shape[:-1], *self.codes.shape))
+        return jnp.square(x - jnp.broadcast_to(self.codes, x.shape)).sum(axis=-1)

@@ -269,7 +269,7 @@ def patch_tokens(
     b, t, h, w, _ = features.shape
     dtype = content.dtype
     tokens = content(features.astype(dtype)).reshape(b, t, h * w, -1)
-    return tokens + position(position_codes(h, w).astype(dtype)).reshape(h * w, -1)
+    return tokens + position(position_codes(h, w).astype(dtype)).reshape(1, 1, h * w, -1)
 
 
 def as_slot(features: Float[Array, "*b h w c"]) -> Float[Array, "*b 1 d"]:

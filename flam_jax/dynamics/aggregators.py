@@ -139,7 +139,8 @@ class AdditiveAggregator(nn.Module):
         write = dense(c, "put", kernel_init=SMALL)(write_features)
         write_gate = nn.sigmoid(dense(1, "something_comes")(write_features))
         content = with_logical_constraint(features.astype(self.dtype), *patches)
-        content = dense(self.model_dim, "content")(content) + position
+        content = dense(self.model_dim, "content")(content)
+        content += jnp.broadcast_to(position, content.shape)
         gate_embedding = dense(self.model_dim, "told")(write_gate)
         erase = dense(c, "taken_off", kernel_init=SMALL)(nn.gelu(content + gate_embedding))
         return features + (write + erase).astype(jnp.float32)
@@ -171,7 +172,8 @@ class LocalAggregator(nn.Module):
         *_, h, w, c = features.shape
         position = nn.Dense(self.model_dim, dtype=self.dtype, name="position")(position_codes(h, w).astype(self.dtype))
         seen = jnp.concatenate([features, features - last_features], axis=-1).astype(self.dtype)
-        x = Neighbourhood(self.model_dim, self.dtype, name="content")(seen) + position
+        x = Neighbourhood(self.model_dim, self.dtype, name="content")(seen)
+        x += jnp.broadcast_to(position, x.shape)
         slots = nn.LayerNorm(dtype=self.dtype)(next_slots.astype(self.dtype))
         holder = jnp.einsum("...khw,...kd->...hwd", attention.astype(self.dtype), slots)
         x = x + nn.Dense(self.model_dim, dtype=self.dtype, name="holder")(holder)
@@ -213,7 +215,8 @@ class CrossAttentionAggregator(nn.Module):
         *batch, h, w, c = features.shape
         norm = lambda x: nn.LayerNorm(dtype=self.dtype)(x)  # noqa: E731
         position = nn.Dense(self.model_dim, dtype=self.dtype, name="position")(position_codes(h, w).astype(self.dtype))
-        x = nn.Dense(self.model_dim, dtype=self.dtype, name="content")(features.astype(self.dtype)) + position
+        x = nn.Dense(self.model_dim, dtype=self.dtype, name="content")(features.astype(self.dtype))
+        x += jnp.broadcast_to(position, x.shape)
         x = x.reshape(*batch, h * w, self.model_dim)
         slots = norm(next_slots.astype(self.dtype))
         attend, process = maybe_remat((Attention, Mlp), self.rematerialize)

@@ -84,7 +84,8 @@ class TemporalAttention(nn.Module):
         age = past + jnp.arange(frames)[:, None] - jnp.arange(past + frames)[None, :]
         seen = (age >= 0) & (age < self.history)
         bias = bias_by_age[:, jnp.clip(age, 0, self.history - 1)]
-        mask = seen & valid[..., None, None, :]
+        mask = valid[..., None, None, :]
+        mask &= jnp.broadcast_to(seen, (*mask.shape[:-2], *seen.shape))
         y = _attend(q, k, v, jnp.where(mask, bias, -1e30))
         if cache is not None:
             cache = KVCache(k[..., frames:, :, :], v[..., frames:, :, :], valid[..., frames:])

@@ -53,7 +53,7 @@ def temporal_affinity(
     """
     h, w = features.shape[2:4]
     near = jnp.kron(adjacency(h), adjacency(w))
-    return 1 - (1 - feature_affinity(before, features)) * (1 - near)
+    return 1 - (1 - feature_affinity(before, features)) * (1 - near[None, None])
 
 
 def inverse_frequency_weights(affinity: Float[Array, "b t n n"], power: float) -> Float[Array, "b t 1 n"]:

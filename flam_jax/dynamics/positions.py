@@ -32,8 +32,11 @@ def gaussian_prior(
     center: Float[Array, "*b heads 2"], log_sigma: Float[Array, " heads"], h: int, w: int
 ) -> Float[Array, "*b heads h w"]:
     """Logits of a Gaussian spatial prior: -|x - center|² / (2 sigma²) at the coordinates x of every patch."""
-    distance = jnp.square(coordinates(h, w) - center[..., None, None, :]).sum(axis=-1)
-    return -distance / (2 * jnp.exp(2 * log_sigma))[:, None, None]
+    center = center[..., None, None, :]
+    places = jnp.broadcast_to(coordinates(h, w), (*center.shape[:-3], h, w, 2))
+    distance = jnp.square(places - center).sum(axis=-1)
+    width = 2 * jnp.exp(2 * log_sigma)
+    return -distance / jnp.broadcast_to(width[:, None, None], distance.shape)
 
 
 def adjacency(n: int) -> Float[Array, "n n"]:

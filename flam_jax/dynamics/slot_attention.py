@@ -107,7 +107,8 @@ def iterate(
     attention = readout = None
     for iteration in range(num_iterations):
         if implicit_gradient and 0 < iteration == num_iterations - 1:
-            slots = jax.lax.stop_gradient(slots) + (initial - jax.lax.stop_gradient(initial))
+            origin = jnp.broadcast_to(initial, slots.shape)
+            slots = jax.lax.stop_gradient(slots) + (origin - jax.lax.stop_gradient(origin))
         slots, attention, readout = step(slots, iteration)
     assert attention is not None
     assert readout is not None

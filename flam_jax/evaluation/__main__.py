@@ -1,10 +1,13 @@
 """Computes `evaluation.json` and `report.html` of a trained run again.
 
-    python -m flam_jax.evaluation --workdir=FOLDER [--split=test|val]
+    python -m flam_jax.evaluation --workdir=FOLDER [--split=test|val] [--only=MEASURE,...]
+
+With `--only` some measures alone are computed and printed as JSON, for example `--only=dci,leak`; no file is written.
 
 Exit status: 0 done; 1 an error, told in one line; 2 a wrong command line.
 """
 
+import json
 import sys
 from pathlib import Path
 
@@ -13,7 +16,7 @@ from flam_jax.config import ConfigError, fields, from_json
 from flam_jax.messages import answer, print_error, short_repr
 from flam_jax.process import configure_process
 
-USAGE = "python -m flam_jax.evaluation --workdir=FOLDER [--split=test|val]"
+USAGE = "python -m flam_jax.evaluation --workdir=FOLDER [--split=test|val] [--only=MEASURE,...]"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -22,7 +25,8 @@ def main(arguments: list[str] | None = None) -> int:
     if answer(arguments, __doc__ or ""):
         return 0
     try:
-        flags, _ = read_flags(arguments, USAGE, required=("--workdir",), optional=("--split",), folders=("--workdir",))
+        optional = ("--split", "--only")
+        flags, _ = read_flags(arguments, USAGE, required=("--workdir",), optional=optional, folders=("--workdir",))
         workdir, split = flags["--workdir"], flags.get("--split")
         expected = fields()["evaluation.split"].expected(split) if split else ""
         if expected:
@@ -30,12 +34,21 @@ def main(arguments: list[str] | None = None) -> int:
     except ConfigError as error:
         print_error("flam_jax.evaluation", error)
         return 2
+    import data_pipelines
     from data_pipelines.errors import DataError
     from flam_jax.checkpoints import CheckpointError
-    from flam_jax.evaluation import evaluate
+    from flam_jax.evaluation.evaluators import EVALUATORS
     from flam_jax.evaluation.networks.weights import WeightsError
+    from flam_jax.evaluation.runner import evaluate, measure
     from flam_jax.surroundings import SurroundingsError, check_devices, check_surroundings
+    from flam_jax.world_model import WorldModel
 
+    only = flags["--only"].split(",") if "--only" in flags else []
+    for name in only:
+        if name not in EVALUATORS:
+            wrong = f"--only={short_repr(name)}: expected some of {', '.join(EVALUATORS)}"
+            print_error("flam_jax.evaluation", ConfigError(wrong))
+            return 2
     try:
         check_surroundings()
         check_devices()
@@ -48,6 +61,11 @@ def main(arguments: list[str] | None = None) -> int:
         config = from_json(text)
         if split:
             config.evaluation.split = split
+        if only:
+            dataset = data_pipelines.prepare(config.data)
+            values, _ = measure(config, WorldModel.restore(workdir), dataset, only)
+            print(json.dumps(values, indent=1))
+            return 0
         result = evaluate(config, workdir)
     except (ConfigError, DataError, CheckpointError, SurroundingsError, WeightsError) as error:
         print_error("flam_jax.evaluation", error)

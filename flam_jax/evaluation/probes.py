@@ -63,14 +63,14 @@ def probe_cells(
       Accuracy on the fitted and on the other frames: share of frames with both row and column right. And the likelihood
       in each of the other frames: the probability given to the true row and column.
     """
-    mean = jnp.mean(fit_slots, axis=0)
-    deviation = jnp.std(fit_slots, axis=0) + 1e-6
+    mean = jnp.mean(fit_slots, axis=0, keepdims=True)
+    deviation = jnp.std(fit_slots, axis=0, keepdims=True) + 1e-6
     inputs = (fit_slots - mean) / deviation
     targets = jax.nn.one_hot(fit_positions, classes)
     k, d, n = fit_slots.shape[1], fit_slots.shape[2], fit_positions.shape[1]
 
     def logits(weights: dict[str, Array], slots: Array) -> Array:
-        return jnp.einsum("mkd,kdnrg->mknrg", slots, weights["slope"]) + weights["offset"]
+        return jnp.einsum("mkd,kdnrg->mknrg", slots, weights["slope"]) + weights["offset"][None]
 
     def loss(weights: dict[str, Array]) -> Array:
         cross_entropy = -jnp.sum(targets[:, None] * jax.nn.log_softmax(logits(weights, inputs)), axis=-1)

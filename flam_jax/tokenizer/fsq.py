@@ -11,8 +11,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 
-def _steps(levels: tuple[int, ...]) -> Float[Array, " c"]:
-    return jnp.asarray([(n - 1) / 2 for n in levels], jnp.float32)
+def _steps(levels: tuple[int, ...], shape: tuple[int, ...]) -> Float[Array, "*b c"]:
+    return jnp.broadcast_to(jnp.asarray([(n - 1) / 2 for n in levels], jnp.float32), shape)
 
 
 def bound(x: Float[Array, "*b c"]) -> Float[Array, "*b c"]:
@@ -30,7 +30,7 @@ def quantize(features: Float[Array, "*b c"], levels: tuple[int, ...]) -> Float[A
     Returns:
       Features on the grid. The gradient is that of clipping to [-1, 1].
     """
-    steps = _steps(levels)
+    steps = _steps(levels, features.shape)
     clipped = jnp.clip(features.astype(jnp.float32), -1.0, 1.0)
     rounded = jnp.round((clipped + 1.0) * steps) / steps - 1.0
     return clipped + jax.lax.stop_gradient(rounded - clipped)
@@ -39,9 +39,9 @@ def quantize(features: Float[Array, "*b c"], levels: tuple[int, ...]) -> Float[A
 def features_to_codes(features: Float[Array, "*b c"], levels: tuple[int, ...]) -> Int[Array, "*b"]:
     """Codes in [0, prod(levels)) of the nearest grid features."""
     clipped = jnp.clip(features.astype(jnp.float32), -1.0, 1.0)
-    digits = jnp.round((clipped + 1.0) * _steps(levels)).astype(jnp.int32)
+    digits = jnp.round((clipped + 1.0) * _steps(levels, clipped.shape)).astype(jnp.int32)
     bases = jnp.asarray([math.prod(levels[:i]) for i in range(len(levels))], jnp.int32)
-    return jnp.sum(digits * bases, axis=-1)
+    return jnp.sum(digits * jnp.broadcast_to(bases, digits.shape), axis=-1)
 
 
 def codes_to_features(codes: Int[Array, "*b"], levels: tuple[int, ...]) -> Float[Array, "*b c"]:
@@ -51,4 +51,5 @@ def codes_to_features(codes: Int[Array, "*b"], levels: tuple[int, ...]) -> Float
     for n in levels:
         digits.append(rest % n)
         rest = rest // n
-    return jnp.stack(digits, axis=-1).astype(jnp.float32) / _steps(levels) - 1.0
+    features = jnp.stack(digits, axis=-1).astype(jnp.float32)
+    return features / _steps(levels, features.shape) - 1.0

@@ -50,7 +50,7 @@ def copies(patches: UInt8[Array, "b n p"]) -> Int[Array, "b n"]:
     """How many of the n patches are equal to this one, itself included."""
     # Equal patches have equal sums. Others hardly ever have, and then a draw has a weight that is a little off.
     factors = jax.random.bits(jax.random.key(0), (patches.shape[-1],), jnp.uint32)
-    name = jnp.sum(patches.astype(jnp.uint32) * factors, axis=-1)
+    name = jnp.sum(patches.astype(jnp.uint32) * factors[None, None], axis=-1)
     return jax.vmap(count_equal)(name)
 
 

@@ -37,7 +37,7 @@ def health_values(output: ModelOutput) -> dict[str, Float[Array, ""]]:
 def centroids(attention: Float[Array, "b t k h w"]) -> Float[Array, "b t k 2"]:
     """Mean row and column of the attention of each slot, in patches."""
     weight = attention / jnp.maximum(attention.sum(axis=(-2, -1), keepdims=True), 1e-6)
-    rows, columns = jnp.arange(attention.shape[-2]), jnp.arange(attention.shape[-1])
+    rows, columns = (jnp.arange(size, dtype=jnp.float32)[None, None, None] for size in attention.shape[-2:])
     return jnp.stack([(weight.sum(-1) * rows).sum(-1), (weight.sum(-2) * columns).sum(-1)], axis=-1)
 
 

@@ -141,7 +141,7 @@ def coupling(function, inputs, factor_axis):
     def gradients(inputs):
         outputs, pull_back = jax.vjp(function, inputs)
         k = outputs.shape[2]
-        directions = jax.random.normal(jax.random.key(5), outputs.shape) * jnp.eye(k)[:, None, None, :, None]
+        directions = jax.random.normal(jax.random.key(5), outputs.shape)[None] * jnp.eye(k)[:, None, None, :, None]
         return jax.vmap(lambda direction: pull_back(direction)[0])(directions)
 
     size = jnp.abs(gradients(inputs))

@@ -141,6 +141,21 @@ def test_the_command(folder, monkeypatch, capsys):
     assert not np.allclose(after["rollout"]["median_psnr"], json.loads(before)["rollout"]["median_psnr"])
 
 
+def test_some_measures_alone_are_printed_and_leave_the_files(folder, monkeypatch, capsys):
+    evaluated(folder)
+    stored = {"tokenizer": tiny_model().tokenizer_params, "dynamics": tiny_model().dynamics_params}
+    monkeypatch.setattr(checkpoints, "restore_parameters", lambda directory: stored[directory.name])
+    monkeypatch.setattr(data_pipelines.dataset, "prepare", lambda data: BoardDataset())
+    before = (folder / "run" / runner.FILE).read_text()
+    assert command.main([f"--workdir={folder / 'run'}", "--split=test", "--only=dci,clusters"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert set(printed) == {"dci", "actions"}
+    assert set(printed["actions"]) == {"clusters"}
+    assert (folder / "run" / runner.FILE).read_text() == before
+    assert command.main([f"--workdir={folder / 'run'}", "--only=dci,lake"]) == 2
+    assert "--only='lake': expected some of rollout, actions," in capsys.readouterr().err
+
+
 def test_the_command_names_what_is_wrong(tmp_path, capsys):
     assert command.main([f"--workdir={tmp_path}"]) == 1
     assert "no config.json there" in capsys.readouterr().err

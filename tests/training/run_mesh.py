@@ -68,8 +68,6 @@ def main(workdir: Path, data: str, mesh_sizes: dict[str, int], stop_at: int, fla
     cluster.start(flags)
     changes: dict[str, Any] = {
         "data.path": data,
-        "dynamics.num_blocks": 1,
-        "dynamics.num_iterations": 2,
         "dynamics.local_context": True,
     }
     training = {"num_steps": 20, "batch_size": 8, "log_every": 1, "eval_every": 20, "checkpoint_every": 1000}

@@ -19,7 +19,7 @@ KILLS = 20
 
 def launch(workdir: Path, kills: int, data: Path, checkpoint_every: int) -> dict[str, Any]:
     """Runs both stages in many small steps."""
-    fields = {"data.path": data, "evaluation.num_clips": 1, "evaluation.probe_clips": 1, "evaluation.num_pictures": 1}
+    fields: dict[str, Any] = {"data.path": data}
     for stage, steps in (("tokenizer", 60), ("dynamics", 80)):
         changes = {"num_steps": steps, "log_every": 1, "eval_every": 40, "checkpoint_every": checkpoint_every}
         fields |= {f"{stage}.training.{name}": value for name, value in changes.items()}

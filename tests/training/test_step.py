@@ -1,6 +1,5 @@
 """The pure step: learning, noise, schedules, clipping, averaging."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -14,13 +13,6 @@ from flam_jax.training.sharding import make_mesh
 from flam_jax.training.state import learning_rate, make_optimizer
 from flam_jax.training.step import init_state, state_maker, state_shapes, stream_key, train_step
 from tests.training.stand_in import RestingStage, TinyLoader, TinyStage, tiny_config
-
-
-@pytest.fixture(autouse=True)
-def _ranks_are_equal() -> Iterator[None]:
-    """Arrays of different rank do not meet: a missing axis would be filled in without a word."""
-    with jax.numpy_rank_promotion("raise"):
-        yield
 
 
 def make(**training: Any) -> tuple[Any, Any, Any]:

@@ -72,7 +72,7 @@ def probe(
     held = fit_inputs.shape[1] // 5
 
     def one(fit_x: Array, fit_y: Array, test_x: Array, test_y: Array) -> Array:
-        mean, deviation = jnp.mean(fit_x, axis=0), jnp.std(fit_x, axis=0) + 1e-6
+        mean, deviation = jnp.mean(fit_x, axis=0, keepdims=True), jnp.std(fit_x, axis=0, keepdims=True) + 1e-6
         fit_x, test_x = (fit_x - mean) / deviation, (test_x - mean) / deviation
         (fit_x, held_x), (fit_y, held_y) = (jnp.split(values, [len(values) - held]) for values in (fit_x, fit_y))
         inputs, heads = fit_x.shape[-1], fit_y.shape[-1]
@@ -84,8 +84,8 @@ def probe(
 
         def logits(weights: dict[str, Array], x: Array) -> Array:
             if hidden:
-                x = jax.nn.relu(x @ weights["in"] + weights["offset"])
-            return jnp.einsum("mi,irc->mrc", x, weights["out"]) + weights["bias"]
+                x = jax.nn.relu(x @ weights["in"] + weights["offset"][None])
+            return jnp.einsum("mi,irc->mrc", x, weights["out"]) + weights["bias"][None]
 
         def losses(weights: dict[str, Array], x: Array, y: Array) -> Array:
             return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits(weights, x), y), axis=0)

@@ -122,7 +122,7 @@ def _convolve(parameters: Mapping[str, Any], name: str, x: jax.Array, stride: in
     kernel = parameters[f"{name}.kernel"]
     numbers = ("NDHWC", "DHWIO", "NDHWC")
     x = jax.lax.conv_general_dilated(x, kernel, (stride,) * 3, "SAME", dimension_numbers=numbers, precision="highest")
-    return x + parameters[f"{name}.bias"]
+    return x + parameters[f"{name}.bias"].reshape(1, 1, 1, 1, -1)
 
 
 def _max_pool(x: jax.Array, window: tuple[int, int, int], stride: tuple[int, int, int]) -> jax.Array:

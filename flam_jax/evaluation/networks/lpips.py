@@ -15,8 +15,8 @@ from flax import struct
 from jaxtyping import Array, Float
 
 # The metric's own scaling of values in [-1, 1].
-_SHIFT = np.array([-0.030, -0.088, -0.188], np.float32)
-_SCALE = np.array([0.458, 0.448, 0.450], np.float32)
+_SHIFT = np.array([-0.030, -0.088, -0.188], np.float32).reshape(1, 1, 1, 3)
+_SCALE = np.array([0.458, 0.448, 0.450], np.float32).reshape(1, 1, 1, 3)
 _EPSILON = 1e-10
 
 
@@ -112,7 +112,7 @@ class Lpips:
         )
         parts = []
         for layer, pair in enumerate(zip(one, other, strict=True)):
-            weighted = (_unit(pair[0]) - _unit(pair[1])) ** 2 * self.parameters[f"heads.{layer}"]
+            weighted = (_unit(pair[0]) - _unit(pair[1])) ** 2 * self.parameters[f"heads.{layer}"].reshape(1, 1, 1, -1)
             parts.append(jnp.mean(jnp.sum(weighted, axis=-1), axis=(-2, -1)))
         return jnp.stack(parts, axis=-1).reshape(*first.shape[:-3], len(parts))
 
@@ -155,7 +155,7 @@ def _features(parameters: Mapping[str, Any], frames: jax.Array, backbone: str) -
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
             precision="highest",  # accelerators would round the factors: small differences are what is measured
         )
-        x = nn.relu(x + parameters[f"features.{part.position}.bias"])
+        x = nn.relu(x + parameters[f"features.{part.position}.bias"].reshape(1, 1, 1, -1))
         if part.compared:
             found.append(x)
     return found
