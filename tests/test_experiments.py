@@ -128,7 +128,7 @@ def test_the_papers_model_has_nothing_of_ours(words: str) -> None:
 )
 @pytest.mark.parametrize("stage_name", STAGES)
 def test_every_experiment_trains_one_step(name: str, preset: str, stage_name: str) -> None:
-    """The step at its full size is traced; one of a single window and a single prediction step, same model, is run.
+    """The loss at its full size is traced; a step of a single window and a single prediction step, same model, is run.
 
     The debug presets are run from end to end, by the commands of the README.
     """
@@ -137,11 +137,9 @@ def test_every_experiment_trains_one_step(name: str, preset: str, stage_name: st
     stage = make_stage(config, stage_name)
     batch = make_batch(config, stage)
     shapes = state_shapes(config, stage, batch)
-    step = functools.partial(train_step, training=training, seed=0)
-    whole, _ = jax.eval_shape(functools.partial(step, stage=stage), shapes, stage.frozen, batch)
-    assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), (whole.params, whole.opt_state)) == jax.tree.map(
-        lambda leaf: (leaf.shape, leaf.dtype), (shapes.params, shapes.opt_state)
-    )
+    key, progress = jax.eval_shape(lambda: (jax.random.key(0), jnp.float32(0)))
+    whole, _ = jax.eval_shape(stage.loss, shapes.params, stage.frozen, batch, key, progress)
+    assert (whole.shape, whole.dtype) == ((), jnp.float32)
 
     config.dynamics.prediction_steps = 1
     training.update(batch_size=1, accumulate=1, window=2)
@@ -149,7 +147,10 @@ def test_every_experiment_trains_one_step(name: str, preset: str, stage_name: st
     stage = make_stage(config, stage_name)
     optimizer = make_optimizer(training, spans(shapes.params, stage))
     state = new_state(filled(shapes.params), optimizer)
-    new, metrics = jax.jit(functools.partial(step, stage=stage))(state, stage.frozen, make_batch(config, stage))
+    step = jax.jit(functools.partial(train_step, training=training, seed=0, stage=stage))
+    new, metrics = step(state, stage.frozen, make_batch(config, stage))
+    shape = lambda leaf: (leaf.shape, leaf.dtype)  # noqa: E731
+    assert jax.tree.map(shape, new.opt_state) == jax.tree.map(shape, state.opt_state)
     assert int(new.step) == 1
     assert bool(metrics["finite"])
     assert float(metrics["grad_norm"]) > 0

@@ -29,6 +29,7 @@ from flam_jax.studies.definitions import (
     TUNING_SEEDS,
 )
 from tests import readme
+from tests.test_experiments import SHAPES
 
 ROOT = Path(__file__).parents[1]
 SPECIAL = (BETA_WARMUP, LONGER_WINDOWS)  # what some models have of their own, by preset and model
@@ -118,8 +119,8 @@ def test_sweeps_change_one_thing():
 
 def _parameters(config):
     """Number of parameters; studies have many cells in common, and tracing a model takes seconds."""
-    parts = {"dynamics": dict(config.dynamics), "levels": config.tokenizer.levels, "frame": config.data.frame_size}
-    name = str(parts | {"patch": config.tokenizer.patch_size, "agents": config.data.multigrid.num_agents})
+    names = (*SHAPES, "data.frame_size", "data.multigrid.num_agents")
+    name = tuple(get_field(config, name) for name in names)
     if name not in _counted:
         grid = [size // config.tokenizer.patch_size for size in config.data.frame_size]
         features = jax.ShapeDtypeStruct((1, 2, *grid, len(config.tokenizer.levels)), jnp.float32)
@@ -128,7 +129,7 @@ def _parameters(config):
     return _counted[name]
 
 
-_counted: dict[str, int] = {}
+_counted: dict[tuple[object, ...], int] = {}
 
 
 def test_all_holds_every_cell_once():

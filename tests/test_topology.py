@@ -108,8 +108,9 @@ def test_a_step_that_does_not_fit_is_one_line(capsys: pytest.CaptureFixture[str]
 def test_factors_are_spread_over_chips(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two chips that share an example hold about half of its activations each, and exchange slots."""
     monkeypatch.chdir(ROOT)
-    # Ten frames: the shared part of a shorter window's activations is less of the whole.
-    changes = QUICK_TO_PLAN | {"mesh.data": 2, "mesh.factor": 2, "dynamics.training.window": 10}
+    # Ten frames and two passes: the shared part of fewer activations is less of the whole.
+    changes = QUICK_TO_PLAN | {"mesh.data": 2, "mesh.factor": 2}
+    changes |= {"dynamics.training.window": 10, "dynamics.prediction_steps": 2}
     config = load_config("experiments/nuplan.py", "debug", changes)
     shared = topology.plan(config, "v5e:2x2", per_chip=4)
     kinds = {each.kind for each in shared.collectives}

@@ -90,15 +90,14 @@ def without_gradient(gradients):
     Only differences of the attention logits over the keys count, so a bias of the keys changes nothing anywhere.
     """
     leaves = jax.tree_util.tree_leaves_with_path(gradients)
-    dead = {jax.tree_util.keystr(path) for path, leaf in leaves if float(jnp.abs(leaf).max()) < 1e-7}
+    dead = {jax.tree_util.keystr(path) for path, leaf in leaves if float(np.abs(np.asarray(leaf)).max()) < 1e-7}
     return {name for name in dead if not name.endswith("['key']['bias']")}
 
 
 def max_difference(a, b):
     """Largest absolute difference between two trees."""
-    return max(
-        float(jnp.max(jnp.abs(x - y), initial=0.0)) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
-    )
+    pairs = zip(*(map(np.asarray, jax.tree.leaves(tree)) for tree in (a, b)), strict=True)
+    return max(float(np.max(np.abs(x - y), initial=0.0)) for x, y in pairs)
 
 
 @functools.partial(jax.jit, static_argnums=0, static_argnames="method")
