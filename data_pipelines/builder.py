@@ -5,13 +5,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
 import tensorflow_datasets as tfds
 from etils import epath
 from tensorflow_datasets.core import example_serializer, file_adapters, splits, writer
 
 from data_pipelines.errors import DataError
 from data_pipelines.generation import num_processes, run_tasks
+from data_pipelines.metadata import record_fields
 from data_pipelines.paths import take_folders_literally
 from data_pipelines.recipe import Recipe
 from data_pipelines.spec import DatasetSpec
@@ -76,20 +76,15 @@ class ClipBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
     @classmethod
     def features(cls, recipe: Recipe, spec: DatasetSpec) -> tfds.features.FeaturesDict:
         """What a record holds, for TFDS."""
-        tensor, length = tfds.features.Tensor, recipe.clip_length
-        frames = (length, recipe.height, recipe.width, 3)
         # "bytes": the numbers as they lie in memory. The default spends up to two bytes and a Python object on a pixel.
-        features: dict[str, Any] = {
-            "frames": tensor(shape=frames, dtype=np.uint8, encoding="bytes"),
-            "episode": tfds.features.Scalar(np.int64),
-            "clip": tfds.features.Scalar(np.int64),
-        }
-        for name, field in spec.annotations.items():
-            if field.per_clip:
-                features[name] = tfds.features.Scalar(field.dtype)
-            else:
-                features[name] = tensor(shape=(length, *field.shape), dtype=field.dtype, encoding="bytes")
-        return tfds.features.FeaturesDict(features)
+        return tfds.features.FeaturesDict(
+            {
+                name: tfds.features.Tensor(shape=field.shape, dtype=field.dtype, encoding="bytes")
+                if field.shape
+                else tfds.features.Scalar(field.dtype)
+                for name, field in record_fields(recipe, spec).items()
+            }
+        )
 
     @classmethod
     def shards(cls, recipe: Recipe) -> dict[str, list[list[Unit]]]:

@@ -17,6 +17,7 @@ from jaxtyping import UInt8
 
 from data_pipelines.errors import DataError
 from data_pipelines.locks import FileLock, describe_lock_error
+from data_pipelines.paths import replacing
 from data_pipelines.progress import progress
 from data_pipelines.recipe import Recipe, make_recipe
 from data_pipelines.registry import DATASETS, definition
@@ -103,7 +104,7 @@ def prepare(data: Any, show_progress: bool = True) -> Dataset:
     directory = Path(data.path) / recipe.dataset / recipe.label / str(builder_class.VERSION)
     if not os.path.exists(directory):  # Path.exists raises where a folder above it cannot be read
         _generate(builder_class, recipe, spec, directory, data, show_progress)
-    splits = open_splits(directory, recipe, skips=data.on_corrupt == "skip")
+    splits = open_splits(directory, recipe, spec, skips=data.on_corrupt == "skip")
     dataset = Dataset(directory, recipe, spec, splits, builder_class)
     if not _has_median(dataset):  # or a damaged one: it is made from the clips
         _save_median(dataset)
@@ -178,10 +179,8 @@ def _save_median(dataset: Dataset) -> None:
     frames = np.stack([train[int(clip)]["frames"][dataset.recipe.clip_length // 2] for clip in clips])
     # The lower of the two middle values when there are two, so that it is a value that was seen.
     median = np.percentile(frames, 50, axis=0, method="lower").astype(np.uint8)
-    partial = dataset.directory / f"{_MEDIAN}.{os.getpid()}.partial"
     try:
-        with partial.open("wb") as file:
+        with replacing(dataset.directory / _MEDIAN) as file:
             np.save(file, median)
-        partial.replace(dataset.directory / _MEDIAN)
     except OSError as error:
         raise DataError(f"config.data.path: cannot write to {dataset.directory}: {error.strerror or error}") from error

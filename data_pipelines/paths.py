@@ -1,10 +1,13 @@
 """Paths as users write them, and folders whose names look like patterns."""
 
+import contextlib
 import functools
 import glob
 import os
 import re
-from typing import Any
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 # What other languages and libraries write for "no folder".
@@ -40,6 +43,22 @@ def describe_problem(path: str, what: str = "a folder") -> str:
     return "" if possible else what
 
 
+@contextlib.contextmanager
+def replacing(path: str | Path) -> Iterator[BinaryIO]:
+    """A file to be written in place of `path`, which it becomes at the end: readers see the old or the new one.
+
+    It lies beside `path` under a name that can be guessed, so what lies there is removed, and no link is followed.
+    """
+    path = Path(path)
+    partial = path.with_name(path.name + ".partial")
+    partial.unlink(missing_ok=True)
+    with partial.open("xb") as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
 @functools.cache
 def take_folders_literally() -> None:
     """Makes Orbax and TFDS find files in folders whose names hold `*`, `?` or `[`.
@@ -59,4 +78,4 @@ def take_folders_literally() -> None:
     kind.glob = search_literally
 
 
-__all__ = ["describe_problem", "expand_path", "is_url", "take_folders_literally"]
+__all__ = ["describe_problem", "expand_path", "is_url", "replacing", "take_folders_literally"]

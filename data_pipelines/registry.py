@@ -9,6 +9,7 @@ from data_pipelines.spec import DatasetSpec, Definition
 DATASETS = {
     "multigrid": "data_pipelines.multigrid.definition",
     "procgen": "data_pipelines.procgen.definition",
+    "sprites": "data_pipelines.sprites.definition",
     "nuplan": "data_pipelines.nuplan.definition",
 }
 

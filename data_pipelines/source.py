@@ -3,7 +3,6 @@
 import functools
 import threading
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +10,9 @@ import numpy as np
 from google.protobuf.message import DecodeError
 
 from data_pipelines.errors import DataError
-from data_pipelines.paths import take_folders_literally
+from data_pipelines.metadata import Field, MetadataError, check_features, record_fields, record_files
 from data_pipelines.recipe import SPLITS, Recipe
-
-
-@dataclass(frozen=True)
-class Field:
-    """How one field of a record is stored."""
-
-    shape: tuple[int, ...]  # of the whole clip; () for a number
-    dtype: np.dtype
+from data_pipelines.spec import DatasetSpec
 
 
 class ClipSource:
@@ -239,34 +231,21 @@ def _listed(numbers: list[int], first: int) -> str:
     return ", ".join(str(number - first) for number in numbers[:10]) + more
 
 
-def open_splits(directory: Path, recipe: Recipe, skips: bool = False) -> dict[str, ClipSource]:
+def open_splits(directory: Path, recipe: Recipe, spec: DatasetSpec, skips: bool = False) -> dict[str, ClipSource]:
     """Opens a generated data set and checks that every file of it is whole, or, if it `skips`, that some are.
 
     Raises:
-      DataError: names the file that is missing, empty or cut off, or the size that the frames have.
+      DataError: names the file that is missing, empty or cut off, or what of its description is not as it is written.
     """
-    import tensorflow_datasets as tfds
-
-    take_folders_literally()
-    remedy = _REMEDY
+    fields = record_fields(recipe, spec)
     try:
-        builder = tfds.builder_from_directory(str(directory))
-        features: Any = builder.info.features
-        splits = builder.info.splits
-        fields = {name: Field(tuple(feature.shape), np.dtype(feature.np_dtype)) for name, feature in features.items()}
-        files = {name: list(zip(split.filepaths, split.shard_lengths, strict=True)) for name, split in splits.items()}
-        frames = fields["frames"].shape
-    except Exception as error:  # whatever TFDS stumbles over in a folder that it has not written
-        raise DataError(f"{directory} is not a whole data set ({_one_line(error)}); {remedy}") from error
-    expected = (recipe.clip_length, recipe.height, recipe.width, 3)
-    if frames != expected:
-        raise DataError(
-            f"{directory}: clips of {frames[0]} frames of {frames[1]}x{frames[2]} pixels, but config.data asks for"
-            f" {expected[0]} frames of {expected[1]}x{expected[2]}; {remedy}"
-        )
+        check_features(directory, fields)
+        files = record_files(directory, recipe.dataset)
+    except MetadataError as error:
+        raise DataError(f"{directory} is not a whole data set of config.data ({error}); {_REMEDY}") from error
     if set(files) != set(SPLITS):
-        raise DataError(f"{directory} has the splits {', '.join(files) or 'none'}, not {', '.join(SPLITS)}; {remedy}")
-    sources = {name: ClipSource(name, [(Path(f), n) for f, n in files[name]], fields, skips) for name in SPLITS}
+        raise DataError(f"{directory} has the splits {', '.join(files) or 'none'}, not {', '.join(SPLITS)}; {_REMEDY}")
+    sources = {name: ClipSource(name, files[name], fields, skips) for name in SPLITS}
     for source in sources.values():
         source.check()
     return sources

@@ -18,7 +18,6 @@ says so with pages of text. Therefore the checksums; they are written before a c
 import functools
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -27,7 +26,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from data_pipelines.paths import take_folders_literally
+from data_pipelines.paths import replacing, take_folders_literally
 from flam_jax.cluster import on_first_process
 from flam_jax.config import Config, differences
 
@@ -228,15 +227,12 @@ class Checkpoints:
 
 
 def find_damage(folder: Path) -> str:
-    """Names a file of a checkpoint that is missing or not what was written; empty when all is well.
-
-    A checkpoint from before there were checksums is taken for whole.
-    """
+    """Names a file of a checkpoint that is missing or not what was written; empty when all is well."""
     try:
-        expected = json.loads((folder / _CHECKSUMS).read_text(encoding="utf-8"))
+        expected = dict(json.loads((folder / _CHECKSUMS).read_text(encoding="utf-8")))
     except FileNotFoundError:
-        return ""
-    except ValueError:
+        return f"{_CHECKSUMS} is missing"
+    except (ValueError, TypeError, RecursionError):
         return f"{_CHECKSUMS} cannot be read"
     found = _checksums(folder)
     for name, checksum in expected.items():
@@ -374,13 +370,8 @@ def write_finished(directory: str | Path, step: int, seconds: float) -> None:
 
 def write_text(path: str | Path, text: str) -> None:
     """Writes a text file so that a reader, or a start after a crash, sees the old or the new one, never a part."""
-    path = Path(path)
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    with replacing(path) as file:
+        file.write(text.encode())
 
 
 __all__ = [

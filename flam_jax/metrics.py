@@ -3,9 +3,10 @@
 import math
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Shaped
 
 # A perfect prediction would score infinity, and a few such frames would hide all others in a mean: where nothing
 # happens in 7 % of the frames, repeating the last one would win. Below the error that rounding to 8 bits makes (one
@@ -82,6 +83,33 @@ def masked_squared_error(
     return jnp.sum(jnp.mean((predicted - true) ** 2, axis=-1) * mask, axis=(-2, -1))
 
 
+def overlaps(
+    true: Shaped[Array, "*b n"], found: Shaped[Array, "*b n"], classes: tuple[int, int]
+) -> Float[Array, "*b i j"]:
+    """How many of n pixels have label i in one segmentation and j in another, of which there are `classes`."""
+    first, second = (jax.nn.one_hot(labels, count) for labels, count in zip((true, found), classes, strict=True))
+    return jnp.einsum("...ni,...nj->...ij", first, second)
+
+
+def adjusted_rand_index(table: Float[Array, "*b i j"]) -> Float[Array, "*b"]:
+    """Agreement of two segmentations (Hubert & Arabie 1985): 1 for equal ones, 0 on average for chance.
+
+    Args:
+      table: of `overlaps`. Without the row of the background this is FG-ARI.
+    """
+
+    def pairs(counts: Array) -> Array:
+        return counts * (counts - 1) / 2
+
+    together = pairs(table).sum(axis=(-2, -1))
+    first, second = (pairs(table.sum(axis=axis)).sum(axis=-1) for axis in (-1, -2))
+    # By chance this share of the pairs that one segmentation has together is together in the other one too.
+    chance = first * (second / jnp.maximum(pairs(table.sum(axis=(-2, -1))), 1.0))
+    most = (first + second) / 2
+    same = most - chance < 1e-6 * jnp.maximum(most, 1.0)  # one segment for all, in both
+    return jnp.where(same, 1.0, (together - chance) / jnp.where(same, 1.0, most - chance))
+
+
 def prediction_errors(
     model: Any,
     params: Any,
@@ -125,8 +153,10 @@ __all__ = [
     "HIGHEST_PSNR",
     "MOVING_THRESHOLD",
     "active_units",
+    "adjusted_rand_index",
     "masked_squared_error",
     "moving_pixels",
+    "overlaps",
     "prediction_errors",
     "psnr",
     "ssim",

@@ -118,6 +118,7 @@ class WorldModel:
         Raises:
           FileNotFoundError: the folder holds no finished configuration or no checkpoint of a stage.
           flam_jax.ConfigError: its configuration is not of this version.
+          flam_jax.checkpoints.CheckpointError: a checkpoint is damaged, or of another configuration than `config.json`.
         """
         from flam_jax import checkpoints  # brings orbax, which only a restored model needs
 
@@ -126,6 +127,8 @@ class WorldModel:
         if not file.is_file():
             raise FileNotFoundError(f"{workdir}: no config.json there; expected the --workdir of a trained run")
         config = from_json(file.read_text(encoding="utf-8"))
+        for stage in ("tokenizer", "dynamics"):  # the file may have been changed since
+            checkpoints.check_config(workdir / stage, config, stage)
         tokenizer_params = checkpoints.restore_parameters(workdir / "tokenizer")
         dynamics_params = checkpoints.restore_parameters(workdir / "dynamics")
         return cls.from_parts(config, tokenizer_params, dynamics_params)

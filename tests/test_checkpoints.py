@@ -13,7 +13,7 @@ import jax
 import numpy as np
 import pytest
 
-from flam_jax.checkpoints import CheckpointError, Checkpoints, find_damage, restore_parameters
+from flam_jax.checkpoints import CheckpointError, Checkpoints, find_damage, restore_parameters, write_text
 from flam_jax.training.trainer import train
 from tests.training.stand_in import TinyStage, tiny_config
 
@@ -75,6 +75,30 @@ def test_damage_to_any_file_that_is_read_is_found_and_named(
             assert find_damage(folder) == ""
             with Checkpoints(folder.parents[1], read_only=True) as checkpoints:
                 checkpoints.parameters(step=number + 1)
+
+
+def test_a_checkpoint_without_its_checksums_or_with_others_is_damaged(finished: Any, tmp_path: Path) -> None:
+    whole = finished[0] / "tokenizer" / "checkpoints" / "12"
+    for number, text in enumerate((None, "", "[1]", "3", "{")):
+        folder = tmp_path / str(number)
+        shutil.copytree(whole, folder)
+        remove(folder / "checksums.json")
+        if text is not None:
+            (folder / "checksums.json").write_text(text)
+        assert find_damage(folder) == f"checksums.json {'is missing' if text is None else 'cannot be read'}"
+
+
+def test_a_link_that_lies_where_a_file_is_made_is_not_followed(tmp_path: Path) -> None:
+    """Names of unfinished files can be guessed."""
+    victim, file = tmp_path / "victim", tmp_path / "report.html"
+    victim.write_text("kept")
+    (tmp_path / "report.html.partial").symlink_to(victim)
+    write_text(file, "new")
+    assert (victim.read_text(), file.read_text()) == ("kept", "new")
+    file.unlink()
+    file.symlink_to(victim)
+    write_text(file, "newer")
+    assert (victim.read_text(), file.read_text(), file.is_symlink()) == ("kept", "newer", False)
 
 
 def largest(folder: Path) -> Path:

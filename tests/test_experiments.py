@@ -26,6 +26,7 @@ from tests.training.stand_in import tiny_config as run_config
 EXPERIMENTS = {
     "multigrid": ("", "4agents", "2agents", "8agents", "16agents", "correlated", "paper"),
     "procgen": ("", "bigfish", "leaper", "starpilot"),
+    "sprites": ("", "plain", "alike", "sizes", "texture", "moving", "panning"),
     "nuplan": ("", "front"),
 }
 PRESETS = dict.fromkeys(EXPERIMENTS, ("", "cpu", "debug")) | {"multigrid": ("", "gpu", "cpu", "debug")}

@@ -26,6 +26,9 @@ STATED = {
 }
 OF_THE_USER = {
     "data.seed": "other data of the same kind",
+    "data.sprites.num_sprites": "how many there are",
+    "data.sprites.speed": "how fast they are",
+    "data.sprites.persistence": "how long they keep an action",
     "data.procgen.num_levels": "in how many levels is played",
     "data.procgen.action_repeat": "how the random policy plays",
 }

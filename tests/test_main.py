@@ -4,6 +4,7 @@ import errno
 import importlib.util
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 from flam_jax import main as launcher
 from flam_jax.command_line import parse_arguments
 from flam_jax.config import load_config
+from flam_jax.evaluation import __main__ as evaluate
 from tests import readme
 
 ROOT = Path(__file__).parents[1]
@@ -132,6 +134,20 @@ def test_the_whole_path_and_the_same_command_again(debug_run: Path) -> None:
     assert refused.returncode == 1
     assert refused.stderr.count("\n") == 1
     assert "config.tokenizer.channels was 16, now 8" in refused.stderr
+
+
+@pytest.mark.xdist_group("debug_run")
+def test_a_changed_configuration_of_a_trained_run_is_noticed(
+    debug_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(debug_run / "runs" / "multigrid", run)
+    config = json.loads((run / "config.json").read_text())
+    config["dynamics"]["kl_weight"] = 0.25
+    (run / "config.json").write_text(json.dumps(config))
+    assert evaluate.main([f"--workdir={run}"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "config.dynamics.kl_weight was 0.005, now 0.25" in line
 
 
 @pytest.mark.xdist_group("debug_run")

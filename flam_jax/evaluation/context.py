@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 
 from flam_jax.config import Config
 from flam_jax.evaluation import perceptual, rollouts
@@ -43,14 +43,19 @@ class Seen:
     Attributes:
       slots: f32[b t k d].
       action_mean: f32[b t-1 k a].
-      cells: i32[b t n 2], row and column.
+      positions: [b t n 2], x and y as in the records.
       actions: i32[b t n], with n = 0 where they are not known.
     """
 
     slots: np.ndarray
     action_mean: np.ndarray
-    cells: np.ndarray
+    positions: np.ndarray
     actions: np.ndarray
+
+    @property
+    def cells(self) -> Int[np.ndarray, "b t n 2"]:
+        """Row and column of every entity's cell."""
+        return rows_and_columns(self.positions)
 
 
 class EvaluationContext:
@@ -104,7 +109,7 @@ class EvaluationContext:
     @functools.cached_property
     def cells(self) -> Int[np.ndarray, "b t n 2"]:
         """Row and column of every entity's cell in the scored clips."""
-        return rows_and_columns(self.record)
+        return rows_and_columns(self.record["positions"])
 
     @functools.cached_property
     def fitting(self) -> Seen:
@@ -115,7 +120,7 @@ class EvaluationContext:
         for record, count in rollouts.batches(source, clips, self.settings.batch_size, self.length):
             seen = self.world_model.observe(record["frames"], rollouts.true_actions_for(self.world_model, record))
             actions = record["actions"] if self.spec.actors else np.zeros((*record["frames"].shape[:2], 0))
-            values = (seen.slots, seen.action_mean, rows_and_columns(record), actions.astype(np.int32))
+            values = (seen.slots, seen.action_mean, record["positions"], actions.astype(np.int32))
             found.append([np.asarray(value)[:count] for value in values])
         return Seen(*(np.concatenate(values) for values in zip(*found, strict=True)))
 
@@ -147,9 +152,9 @@ class EvaluationContext:
         return (mass * cover).argmax(axis=0).tolist()
 
 
-def rows_and_columns(record: Record) -> Int[np.ndarray, "b t n 2"]:
+def rows_and_columns(positions: Shaped[np.ndarray, "*b n 2"]) -> Int[np.ndarray, "*b n 2"]:
     """Row and column of every entity's cell; records have x and y."""
-    return record["positions"][..., ::-1].astype(np.int32)
+    return positions[..., ::-1].astype(np.int32)
 
 
 def frames_first(values: np.ndarray) -> np.ndarray:

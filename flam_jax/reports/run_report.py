@@ -77,6 +77,7 @@ def write_report(
         prediction=_prediction(config, result),
         pictures=_pictures(pictures or {}),
         agents=_agents(result) if "binding" in result else None,
+        entities=_entities(result),
         actions=_actions(result),
         not_computed=result.get("not_computed", {}),
         training=training_curves(workdir),
@@ -118,6 +119,10 @@ def _cards(result: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         own = "each agent has its own slot" if binding["distinct"] else "agents share slots"
         cards.append(("Attention on agents", bounded(min(binding["attention"]), 2), f"lowest; {own}"))
         cards.append(("Position probe", share(binding["probe_accuracy"]), "linear, from matched slots"))
+    if "segmentation" in result:
+        cards.append(("FG-ARI", bounded(result["segmentation"]["fg_ari"], 2), "masks of the factors, true masks"))
+    if "positions" in result:
+        cards.append(("Position R²", f"{result['positions']['r2']:.2f}", "linear, from matched slots"))
     units = f"{actions['active_units']} of {actions['units']} units active"
     cards.append(("KL, nats a frame", f"{actions['kl']:.1f}", units))
     return cards
@@ -218,6 +223,23 @@ def _agents(result: Mapping[str, Any]) -> dict[str, Table]:
     if set(names) <= set(reported):
         numbers.append([f"the paper ({size})", *(f"{reported[name]:.2f}" for name in names)])
     return {"table": Table(head, rows), "dci": Table(["", *names], numbers)}
+
+
+def _entities(result: Mapping[str, Any]) -> list[Table]:
+    """Segmentation, and positions in pixels, where the data have them."""
+    tables = []
+    if "segmentation" in result:
+        found = result["segmentation"]
+        numbers = [bounded(found[name], 3) for name in ("fg_ari", "ari", "miou")]
+        head = ["FG-ARI", "ARI", "mIoU", "switches of slots in 100 frames"]
+        tables.append(Table(head, [[*numbers, f"{found['switches']:.1f}"]]))
+    if "positions" in result:
+        found = result["positions"]
+        head = ["", *(f"entity {number}" for number in range(len(found["slots"]))), "all"]
+        slots = ["factor", *(slot if slot >= 0 else None for slot in found["slots"]), None]
+        scores = [f"{value:.3f}" for value in (*found["r2_per_entity"], found["r2"])]
+        tables.append(Table(head, [slots, ["R² of the position, linear", *scores]]))
+    return tables
 
 
 def _actions(result: Mapping[str, Any]) -> dict[str, Any]:

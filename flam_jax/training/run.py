@@ -13,6 +13,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from data_pipelines.paths import replacing
 from flam_jax.checkpoints import Checkpoints, finished_step, write_finished, write_text
 from flam_jax.cluster import from_all_processes, on_this_process, wait_for_all
 from flam_jax.config import Config, to_json
@@ -239,11 +240,9 @@ class Run:
         arrays = {name: np.asarray(value) for name, value in on_this_process(done.batch.arrays).items()}
         path = self.directory / f"not_finite_{done.step:08d}.npz"
         if jax.process_index() == 0:
-            partial = path.with_suffix(".partial")
-            with partial.open("wb") as file:
-                contents: dict[str, Any] = {**arrays, **origins}
+            contents: dict[str, Any] = {**arrays, **origins}
+            with replacing(path) as file:
                 np.savez(file, step=done.step, seed=self.config.seed, **contents)
-            partial.replace(path)
         return path
 
     def evaluate(self, step: int, state: TrainState) -> None:

@@ -168,7 +168,9 @@ def test_frames_of_another_size_are_refused(make_config: MakeConfig) -> None:
     directory = prepare(make_config(), show_progress=False).directory
     other = directory.parent.parent / directory.parent.name.replace("32px", "64px")
     directory.parent.rename(other)
-    with pytest.raises(DataError, match=r"32x32 pixels, but config\.data asks for 8 frames of 64x64"):
+    with pytest.raises(
+        DataError, match=r"shape of frames is \['8', '32', '32', '3'\], expected \['8', '64', '64', '3'\]"
+    ):
         prepare(make_config(frame_size=(64, 64)))
 
 

@@ -124,7 +124,7 @@ def test_where_clips_cannot_be_played_again_there_is_no_transfer():
 def test_positions_become_rows_and_columns():
     record = BoardDataset().split("test")[0]
     (column, row), t = record["positions"][4, 1], 4
-    assert context.rows_and_columns({"positions": record["positions"][None]})[0, t, 1].tolist() == [row, column]
+    assert context.rows_and_columns(record["positions"][None])[0, t, 1].tolist() == [row, column]
     assert record["frames"][t, 4 * row, 4 * column, 0] == 250
 
 

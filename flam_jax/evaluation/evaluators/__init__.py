@@ -27,6 +27,8 @@ EVALUATORS = (
     "binding",
     "dci",
     "cells",
+    "segmentation",
+    "positions",
     "leak",
     "clusters",
     "direction_aware_clusters",

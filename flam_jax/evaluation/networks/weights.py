@@ -1,6 +1,6 @@
 """Parameters on disk: `.npz` files, nothing pickled, with a format number and the name of the network."""
 
-import os
+import math
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from data_pipelines.paths import replacing
 from flam_jax.evaluation.networks import NETWORKS
 
 FORMAT = 1  # raised when older files can no longer be read
@@ -59,16 +60,12 @@ def write(path: str | Path, network: str, parameters: Mapping[str, np.ndarray]) 
       WeightsError: the parameters are not this network's, or the file cannot be written.
     """
     path = Path(path)
-    partial = path.with_name(path.name + ".partial")
     about: dict[str, Any] = {"format": np.int64(FORMAT), "network": np.str_(network)}
     try:
         check(network, parameters)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
+        with replacing(path) as file:
             np.savez(file, allow_pickle=False, **about, **parameters)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
     except WeightsError as error:
         raise WeightsError(f"{path}: {error}") from error
     except OSError as error:
@@ -92,9 +89,12 @@ def read(path: str | Path, network: str) -> dict[str, np.ndarray]:
     if not path.is_file():
         raise WeightsError(f"{path}: no such file; expected the weights of {network}")
     try:
+        _check_size(path)
         with np.load(path, allow_pickle=False) as file:
             stored = {name: file[name] for name in file.files}
     # Whatever the readers of archives and arrays raise on damaged bytes; np.load gives plain arrays no `files`.
+    except WeightsError:
+        raise
     except (
         OSError,
         ValueError,
@@ -116,6 +116,25 @@ def read(path: str | Path, network: str) -> dict[str, np.ndarray]:
     except WeightsError as error:
         raise WeightsError(f"{path}: {error}") from error
     return stored
+
+
+def _check_size(path: Path) -> None:
+    """Refuses an archive of arrays larger than any network before they are inflated: a few bytes may be gigabytes.
+
+    Raises:
+      WeightsError: they are.
+      ValueError: the file is no archive of arrays.
+    """
+    most = max(sum(4.0 * math.prod(shape) for shape in shapes.values()) for shapes in NETWORKS.values()) + 2**20
+    found = 0.0
+    readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    with zipfile.ZipFile(path) as archive:
+        for entry in archive.infolist():
+            with archive.open(entry) as file:
+                shape, _, dtype = readers[np.lib.format.read_magic(file)](file)
+            found += math.prod(map(float, shape)) * dtype.itemsize
+    if found > most:
+        raise WeightsError(f"{path}: its arrays take {found:.3g} bytes, more than any network's weights")
 
 
 __all__ = ["FORMAT", "WeightsError", "check", "listed", "read", "write"]

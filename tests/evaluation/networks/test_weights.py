@@ -1,7 +1,9 @@
 """Files of weights: what is written is read, and everything that is not is refused in one line; the converter."""
 
+import io
 import pickle
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +56,17 @@ def test_every_network_has_its_published_number_of_parameters() -> None:
 
 def test_a_missing_file(tmp_path: Path) -> None:
     assert "no such file; expected the weights of lpips_alex" in refusal(tmp_path / "lpips_alex.npz")
+
+
+def test_arrays_larger_than_any_network_are_refused_before_they_are_inflated(tmp_path: Path) -> None:
+    """A header that declares a terabyte, with next to nothing behind it."""
+    path = tmp_path / f"{NAME}.npz"
+    for shape, declared in (((2**28, 2**10), "1.1e+12"), ((2**62, 2**62), "8.51e+37")):
+        header = io.BytesIO()
+        np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": shape})
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("heads.0.npy", header.getvalue() + b"\0" * 2**20)
+        assert f"its arrays take {declared} bytes" in refusal(path)
 
 
 def test_damaged_files(file: Path, tmp_path: Path) -> None:
