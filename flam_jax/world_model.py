@@ -127,8 +127,7 @@ class WorldModel:
         if not file.is_file():
             raise FileNotFoundError(f"{workdir}: no config.json there; expected the --workdir of a trained run")
         config = from_json(file.read_text(encoding="utf-8"))
-        for stage in ("tokenizer", "dynamics"):  # the file may have been changed since
-            checkpoints.check_config(workdir / stage, config, stage)
+        checkpoints.check_config(workdir / "dynamics", config, "dynamics")  # the file may have been changed since
         tokenizer_params = checkpoints.restore_parameters(workdir / "tokenizer")
         dynamics_params = checkpoints.restore_parameters(workdir / "dynamics")
         return cls.from_parts(config, tokenizer_params, dynamics_params)

@@ -59,7 +59,18 @@ def test_every_variant_in_every_preset_is_valid_and_its_models_fit_together(
     config = load(name, variant, preset)
     validate(config)
     size, window = config.data.frame_size, 2
-    tokenizer, dynamics = build_tokenizer(config), build_dynamics(config)
+    # Variants that differ in the data alone have one model.
+    parts = (build_tokenizer(config), build_dynamics(config))
+    actions, attention, decoded = shapes_of_a_pass(*parts, (1, window, *size, 3))
+    factors, grid = config.dynamics.num_factors, [side // config.tokenizer.patch_size for side in size]
+    assert actions.shape == (1, window - 1, factors, config.dynamics.total_action_dim // factors)
+    assert attention.shape == (1, window, factors, *grid)
+    assert decoded.shape == (1, window - 1, *size, 3)
+
+
+@functools.cache
+def shapes_of_a_pass(tokenizer: Any, dynamics: Any, shape: tuple[int, ...]) -> Any:
+    """Of actions, attention and decoded frames."""
 
     def through(key: jax.Array, frames: jax.Array) -> Any:
         features, _ = tokenizer.init_with_output(key, frames, method="encode")
@@ -67,12 +78,8 @@ def test_every_variant_in_every_preset_is_valid_and_its_models_fit_together(
         decoded, _ = tokenizer.init_with_output(key, output.next_features, method="decode")
         return output.actions, output.attention, decoded
 
-    frames = jax.ShapeDtypeStruct((1, window, *size, 3), jnp.float32)
-    actions, attention, decoded = jax.eval_shape(through, jax.eval_shape(lambda: jax.random.key(0)), frames)
-    factors, grid = config.dynamics.num_factors, [side // config.tokenizer.patch_size for side in size]
-    assert actions.shape == (1, window - 1, factors, config.dynamics.total_action_dim // factors)
-    assert attention.shape == (1, window, factors, *grid)
-    assert decoded.shape == (1, window - 1, *size, 3)
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    return jax.eval_shape(through, key, jax.ShapeDtypeStruct(shape, jnp.float32))
 
 
 def filled(shapes: Any) -> Any:
@@ -129,7 +136,7 @@ def test_the_papers_model_has_nothing_of_ours(words: str) -> None:
 )
 @pytest.mark.parametrize("stage_name", STAGES)
 def test_every_experiment_trains_one_step(name: str, preset: str, stage_name: str) -> None:
-    """The loss at its full size is traced; a step of a single window and a single prediction step, same model, is run.
+    """The loss at its full size is traced; a step of one window, with one block, two iterations and one pass, is run.
 
     The debug presets are run from end to end, by the commands of the README.
     """
@@ -142,10 +149,11 @@ def test_every_experiment_trains_one_step(name: str, preset: str, stage_name: st
     whole, _ = jax.eval_shape(stage.loss, shapes.params, stage.frozen, batch, key, progress)
     assert (whole.shape, whole.dtype) == ((), jnp.float32)
 
-    config.dynamics.prediction_steps = 1
+    config.dynamics.update(prediction_steps=1, num_blocks=1, num_iterations=2)
     training.update(batch_size=1, accumulate=1, window=2)
     validate(config)
     stage = make_stage(config, stage_name)
+    shapes = state_shapes(config, stage, make_batch(config, stage))
     optimizer = make_optimizer(training, spans(shapes.params, stage))
     state = new_state(filled(shapes.params), optimizer)
     step = jax.jit(functools.partial(train_step, training=training, seed=0, stage=stage))

@@ -62,8 +62,8 @@ def main(arguments: list[str] | None = None) -> int:
         if split:
             config.evaluation.split = split
         if only:
-            dataset = data_pipelines.prepare(config.data)
-            values, _ = measure(config, WorldModel.restore(workdir), dataset, only)
+            world_model = WorldModel.restore(workdir)
+            values, _ = measure(config, world_model, data_pipelines.prepare(config.data), only)
             print(json.dumps(values, indent=1))
             return 0
         result = evaluate(config, workdir)

@@ -47,11 +47,11 @@ def evaluate(
     """
     began = time.monotonic()
     workdir = Path(workdir)
+    world_model = WorldModel.restore(workdir) if world_model is None else world_model
     if dataset is None:
         import data_pipelines
 
         dataset = data_pipelines.prepare(config.data)
-    world_model = WorldModel.restore(workdir) if world_model is None else world_model
     finished = {stage: checkpoints.read_finished(workdir / stage) for stage in ("tokenizer", "dynamics")}
     values, pictures = measure(config, world_model, dataset)
     result = {
