@@ -159,7 +159,15 @@ def test_ci_installs_what_the_readme_tests_with() -> None:
 
 
 @pytest.mark.xdist_group("debug_run")
-@pytest.mark.parametrize("number", range(1, len(readme.commands())))
+@pytest.mark.parametrize(
+    "number",
+    [
+        # The compiler of the TPU takes a minute. tests/test_topology.py has shorter plans.
+        pytest.param(number, marks=pytest.mark.long if "flam_jax.topology" in command else ())
+        for number, command in enumerate(readme.commands())
+        if number > 0
+    ],
+)
 def test_every_command_of_the_readme_runs(number: int, debug_run: Path) -> None:
     """The first one is run by the fixture. Those that follow find what it left."""
     for words in readme.runnable(readme.commands()[number]):

@@ -334,7 +334,10 @@ def update(training: Config) -> float:
 
 
 def flops_of_gradient(stage: Any) -> int:
-    config = stage.config
+    """Of one prediction pass."""
+    config = copy.deepcopy(stage.config)
+    config.dynamics.prediction_steps = 1
+    stage = make_stage(config, stage.name)
     batch = make_batch(config, stage)
     params = state_shapes(config, stage, batch).params
     gradient = jax.grad(lambda params: stage.loss(params, stage.frozen, batch, jax.random.key(0), jnp.float32(0.75))[0])
