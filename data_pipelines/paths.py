@@ -5,6 +5,7 @@ import functools
 import glob
 import os
 import re
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -47,16 +48,21 @@ def describe_problem(path: str, what: str = "a folder") -> str:
 def replacing(path: str | Path) -> Iterator[BinaryIO]:
     """A file to be written in place of `path`, which it becomes at the end: readers see the old or the new one.
 
-    It lies beside `path` under a name that can be guessed, so what lies there is removed, and no link is followed.
+    It lies beside `path` under a name of its own, so that processes which write the same file do not meet, and is made
+    anew, so that no link is followed. It is removed where writing fails.
     """
     path = Path(path)
-    partial = path.with_name(path.name + ".partial")
-    partial.unlink(missing_ok=True)
-    with partial.open("xb") as file:
-        yield file
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}.partial")
+    file = partial.open("xb")
+    try:
+        with file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
 
 
 @functools.cache

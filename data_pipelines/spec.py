@@ -9,7 +9,7 @@ set by its name. Annotations have one name and one meaning in all data sets:
 | moves | as actions | the action as far as it had an effect, else 0 |
 | positions | n 2 | x (to the right) and y (down) of every entity, in `unit`s: cells of `DatasetSpec.cells`, or pixels |
 | directions | n | in which every entity looks: 0 right, 1 down, 2 left, 3 up |
-| masks | H W | number of the entity that a pixel shows; 0 is the background |
+| masks | H W | number of the entity that a pixel shows, of `classes`; 0 is the background |
 | sizes | n | extent of every entity in pixels |
 | rewards | none | for the action at frame t |
 """

@@ -2,6 +2,7 @@
 
 import json
 import os
+import secrets
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import jax
 import numpy as np
 import pytest
 
+from data_pipelines.paths import replacing
 from flam_jax.checkpoints import CheckpointError, Checkpoints, find_damage, restore_parameters, write_text
 from flam_jax.training.trainer import train
 from tests.training.stand_in import TinyStage, tiny_config
@@ -88,17 +90,31 @@ def test_a_checkpoint_without_its_checksums_or_with_others_is_damaged(finished: 
         assert find_damage(folder) == f"checksums.json {'is missing' if text is None else 'cannot be read'}"
 
 
-def test_a_link_that_lies_where_a_file_is_made_is_not_followed(tmp_path: Path) -> None:
-    """Names of unfinished files can be guessed."""
+def test_a_link_that_lies_where_a_file_is_made_is_not_followed(tmp_path: Path, monkeypatch: Any) -> None:
+    """Not even by who has guessed the name of the unfinished file."""
     victim, file = tmp_path / "victim", tmp_path / "report.html"
     victim.write_text("kept")
-    (tmp_path / "report.html.partial").symlink_to(victim)
-    write_text(file, "new")
-    assert (victim.read_text(), file.read_text()) == ("kept", "new")
-    file.unlink()
+    (tmp_path / "report.html.guessed.partial").symlink_to(victim)
+    with monkeypatch.context() as patch:
+        patch.setattr(secrets, "token_hex", lambda _: "guessed")
+        with pytest.raises(FileExistsError):
+            write_text(file, "new")
+    assert victim.read_text() == "kept"
     file.symlink_to(victim)
     write_text(file, "newer")
     assert (victim.read_text(), file.read_text(), file.is_symlink()) == ("kept", "newer", False)
+
+
+def test_two_that_write_one_file_do_not_meet_and_one_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    with replacing(file) as first, replacing(file) as second:
+        first.write(b"first")
+        second.write(b"second")
+    assert file.read_bytes() == b"first"  # the one that ended last
+    with pytest.raises(TypeError), replacing(file) as third:
+        third.write("not bytes")
+    assert file.read_bytes() == b"first"
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def largest(folder: Path) -> Path:

@@ -42,7 +42,7 @@ def outputs(name: str) -> list[float]:
 
     @jax.jit
     def losses(variables, features):
-        options = dict(kl_weight=0.1, prediction_steps=1, levels=None, true_actions=true_actions)
+        options = dict(kl_weight=0.1, prediction_steps=1, levels=(3, 3), true_actions=true_actions)
         loss, values, _ = dynamics_loss(model, variables, features, jax.random.key(0), **options)
         return loss, values["kl"], values["prediction_loss"]
 

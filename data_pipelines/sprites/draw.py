@@ -24,7 +24,8 @@ COLORS = np.array(
     np.float32,
 )
 _WAVES = 6  # of a texture
-_CONTRAST = 22.0  # of a texture: largest difference from the ground in levels of 255
+_CONTRAST = 22.0  # of a texture: largest difference from its mean, in levels of 255
+_BRIGHTER = 20.0  # the mean of a texture, than the plain ground: what is darker than that stays above 0
 
 Points = Float[np.ndarray, "t rows columns"]
 
@@ -117,7 +118,7 @@ def texture(
         ],
         axis=-1,
     )
-    return np.asarray(GROUND, np.float32) + 20 + waves @ (_CONTRAST * weight / _WAVES).astype(np.float32)
+    return np.asarray(GROUND, np.float32) + _BRIGHTER + waves @ (_CONTRAST * weight / _WAVES).astype(np.float32)
 
 
 __all__ = ["COLORS", "GROUND", "SHAPES", "draw", "plain", "texture"]

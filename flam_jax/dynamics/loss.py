@@ -21,7 +21,7 @@ def dynamics_loss(
     *,
     kl_weight: Float[Array, ""] | float,
     prediction_steps: int,
-    levels: tuple[int, ...] | None,
+    levels: tuple[int, ...],
     annealing: SlotAnnealing | None = None,
     multi_step: Bool[Array, ""] | bool = True,
     progress: Float[Array, ""] | None = None,
@@ -42,7 +42,7 @@ def dynamics_loss(
       key: for sampling the actions.
       kl_weight: β.
       prediction_steps: passes, less than t.
-      levels: quantize predictions to these levels before they are fed back; None feeds them back as they are.
+      levels: of the tokenizer; predictions are quantized to them before they are fed back.
       annealing: of slot attention.
       multi_step: whether the passes after the first are made; without them the loss is that of one.
       progress: share of training, which decides the phase; by default the last phase.
@@ -63,7 +63,7 @@ def dynamics_loss(
         # with the number of passes.
         @jax.checkpoint
         def predict_again(predicted: Array, step: Array) -> tuple[Array, Array]:
-            fed = predicted if levels is None else fsq.quantize(predicted, levels)
+            fed = fsq.quantize(predicted, levels)
             inputs = jnp.where(frame < step, features, jnp.concatenate([features[:, :1], fed], axis=1))
             again = model.apply(variables, inputs, annealing, output.actions, true_actions)
             assert isinstance(again, ModelOutput)

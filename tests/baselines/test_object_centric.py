@@ -48,7 +48,7 @@ def test_slots_learn_first_and_alone_and_then_not_at_all(name):
     @jax.jit
     def gradient(variables, progress):
         def loss(variables):
-            options = dict(kl_weight=0.1, prediction_steps=1, levels=None, progress=progress)
+            options = dict(kl_weight=0.1, prediction_steps=1, levels=(4, 4, 4), progress=progress)
             return dynamics_loss(model, variables, features, jax.random.key(0), **options)[0]
 
         return jax.grad(loss)(variables)["params"]

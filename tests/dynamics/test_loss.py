@@ -13,17 +13,17 @@ from flam_jax.tokenizer import fsq
 from tests.dynamics.models import make, make_model, max_difference
 
 # The passes are the matter here, not the layers: every pass that is written out is compiled with all of them.
+LEVELS = (4, 4, 4)  # of the three channels of the features
 MODEL = functools.partial(make_model, (2, 4, 2, 3, 3, 2, 1), num_iterations=2)
 
 
 def test_loss_is_that_of_passes_written_out():
-    """With predictions that are quantized before they are fed back; the tests below feed them back as they are."""
     model, variables, features = MODEL()
-    key, passes, levels = jax.random.key(3), 3, (4, 4, 4)
+    key, passes = jax.random.key(3), 3
 
     def loss(variables):
         value, metrics, _ = dynamics_loss(
-            model, variables, features, key, kl_weight=0.1, prediction_steps=passes, levels=levels
+            model, variables, features, key, kl_weight=0.1, prediction_steps=passes, levels=LEVELS
         )
         return value, metrics
 
@@ -36,7 +36,7 @@ def test_loss_is_that_of_passes_written_out():
         errors, predicted = [], output.next_features
         for step in range(passes):
             if step > 0:
-                fed = fsq.quantize(predicted, levels)
+                fed = fsq.quantize(predicted, LEVELS)
                 seen = [features[:, j] if j < step else fed[:, j - 1] for j in range(frames)]
                 predicted = run(jnp.stack(seen, axis=1), None, output.actions).next_features
             wrong = predicted[:, step:] - features[:, step + 1 :]
@@ -60,7 +60,7 @@ def test_passes_after_the_first_can_wait():
     def gradient(multi_step, passes):
         def loss(variables):
             key = jax.random.key(3)
-            kwargs = dict(kl_weight=0.1, prediction_steps=passes, levels=None, multi_step=multi_step)
+            kwargs = dict(kl_weight=0.1, prediction_steps=passes, levels=LEVELS, multi_step=multi_step)
             return dynamics_loss(model, variables, features, key, **kwargs)[0]
 
         return jax.value_and_grad(loss)(variables)
@@ -80,7 +80,7 @@ def test_steps_of_training_lower_the_loss(name):
     @jax.jit
     def step(variables, state):
         def loss(variables):
-            kwargs = dict(kl_weight=2e-4, prediction_steps=1, levels=None)
+            kwargs = dict(kl_weight=2e-4, prediction_steps=1, levels=LEVELS)
             return dynamics_loss(model, variables, features, jax.random.key(2), **kwargs)[0]
 
         value, gradient = jax.value_and_grad(loss)(variables)

@@ -23,9 +23,10 @@ LEAST_PIXELS = 4  # of an entity that counts as visible in a frame
 
 
 def needs(data: DatasetSpec, model: WorldModel) -> str:
-    """Masks of the entities."""
+    """Masks of a known number of entities."""
     del model
-    return "" if data.has("masks") else "the records have no masks of entities"
+    masks = data.annotations.get("masks")
+    return "" if masks and masks.classes else "the records have no masks of a known number of entities"
 
 
 def run(context: EvaluationContext) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
