@@ -11,6 +11,10 @@ EXTRAS = {
     # there the system's Qt 5 is used (libqt5gui5).
     "procgen": ["envpool>=1.2.5", "PyQt5-Qt5>=5.15.2; sys_platform != 'linux' or platform_machine == 'x86_64'"],
 }
+# Decodes video files.
+EXTRAS["video"] = ["av>=14.0"]
+# Reads LeRobot data sets.
+EXTRAS["lerobot"] = [*EXTRAS["video"], "pyarrow>=16.0"]
 # Reads the published weights of LPIPS and FVD, which are then converted.
 EXTRAS["weights"] = ["torch>=2.4"]
 # The TPU's compiler, for plans without a TPU. Version 0.0.42 overflows its stack on the convolutions of a 224x224 step.
@@ -21,6 +25,7 @@ EXTRAS["docs"] = ["mkdocs>=1.6,<2", "mkdocs-material>=9.5,<10", "mkdocstrings[py
 EXTRAS["test"] = [
     *EXTRAS["multigrid"],
     *EXTRAS["procgen"],
+    *EXTRAS["lerobot"],
     *EXTRAS["tpu-plan"],
     # Pyright with everything that it needs in its wheels: plain pyright downloads itself when it first runs.
     "basedpyright>=1.29",

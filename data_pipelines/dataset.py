@@ -15,17 +15,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import UInt8
 
+from data_pipelines.data_card import DataCard, read_preview
 from data_pipelines.errors import DataError
 from data_pipelines.locks import FileLock, describe_lock_error
 from data_pipelines.paths import replacing
 from data_pipelines.progress import progress
 from data_pipelines.recipe import Recipe, make_recipe
-from data_pipelines.registry import DATASETS, definition
+from data_pipelines.registry import DATASETS, definition, source_of
 from data_pipelines.source import ClipSource, open_splits
 from data_pipelines.spec import DatasetSpec
 
 if TYPE_CHECKING:
-    from data_pipelines.builder import ClipBuilder
+    from data_pipelines.builder import RecordBuilder
 
 _MEDIAN = "median_frame.npy"
 _FRAMES_OF_MEDIAN = 512
@@ -39,7 +40,7 @@ class Dataset:
     recipe: Recipe
     spec: DatasetSpec
     splits: dict[str, ClipSource]
-    builder: "type[ClipBuilder]"
+    builder: "type[RecordBuilder]"
 
     def split(self, name: str) -> ClipSource:
         """The records of `"train"`, `"val"` or `"test"`.
@@ -53,6 +54,11 @@ class Dataset:
     def median_frame(self) -> UInt8[np.ndarray, "H W 3"]:
         """The median over frames of the training split: what stays when everything that moves is erased."""
         return _load_median(self.directory)
+
+    @property
+    def num_frames(self) -> int:
+        """Over all splits."""
+        return sum(map(len, self.splits.values())) * self.recipe.clip_length
 
     def displaced(self, record: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Another clip in which all actors do what they do in a record, from another start.
@@ -73,11 +79,22 @@ class Dataset:
             f"{recipe.dataset} {recipe.label}: {counts} clips of {recipe.clip_length} frames,"
             f" {recipe.height}x{recipe.width}, {size / 2**20:.1f} MiB in {self.directory}"
         )
-        return "\n".join([line, *self.faults()])
+        card = [] if self.card is None else [*self.card.describe(), *self.builder.changes(self.recipe, self.card)]
+        return "\n".join([line, *card, *self.faults()])
 
     def faults(self) -> list[str]:
         """One line for each file with records that cannot be read and are skipped, as far as they have been met."""
         return [line for source in self.splits.values() for line in source.faults()]
+
+    @functools.cached_property
+    def card(self) -> DataCard | None:
+        """What the data were read from; None for data that are generated."""
+        return DataCard.read(self.directory) if self.recipe.source else None
+
+    @functools.cached_property
+    def preview(self) -> UInt8[np.ndarray, "H W 3"] | None:
+        """The picture of the data card, if there is one."""
+        return read_preview(self.directory) if self.recipe.source else None
 
 
 def prepare(data: Any, show_progress: bool = True) -> Dataset:
@@ -99,12 +116,13 @@ def prepare(data: Any, show_progress: bool = True) -> Dataset:
         readable = ", ".join(name for name in DATASETS if definition(name).builder)
         raise DataError(f"config.data.name = {data.name!r}: there is no reader of it; there is {readable}")
     module, _, name = found.builder.partition(":")
-    builder_class: type[ClipBuilder] = getattr(importlib.import_module(module), name)
-    recipe, spec = make_recipe(data, found.variant(data)), found.spec(data)
+    builder_class: type[RecordBuilder] = getattr(importlib.import_module(module), name)
+    recipe, spec = make_recipe(data, found.variant(data), source_of(data)), found.spec(data)
     directory = Path(data.path) / recipe.dataset / recipe.label / str(builder_class.VERSION)
     if not os.path.exists(directory):  # Path.exists raises where a folder above it cannot be read
         _generate(builder_class, recipe, spec, directory, data, show_progress)
     splits = open_splits(directory, recipe, spec, skips=data.on_corrupt == "skip")
+    spec = spec.resized({name: splits["train"].fields[name].shape[1:] for name in spec.open_annotations})
     dataset = Dataset(directory, recipe, spec, splits, builder_class)
     if not _has_median(dataset):  # or a damaged one: it is made from the clips
         _save_median(dataset)
@@ -112,30 +130,36 @@ def prepare(data: Any, show_progress: bool = True) -> Dataset:
 
 
 def _generate(
-    builder_class: "type[ClipBuilder]",
+    builder_class: "type[RecordBuilder]",
     recipe: Recipe,
     spec: DatasetSpec,
     directory: Path,
     data: Any,
     show_progress: bool,
 ) -> None:
-    for split, units in builder_class.units(recipe).items():
-        if not any(count for _, count in units):
-            raise DataError(
-                f"config.data: the split {split} of {recipe.dataset} would have no clips; more data is needed"
-            )
-    with _only_one(directory):
+    with _only_one(directory), _writing(directory):
         if os.path.exists(directory):  # another process was faster
             return
         for leftover in directory.parent.glob("incomplete.*"):  # of a process that was killed
             shutil.rmtree(leftover, ignore_errors=True)
-        title = f"Generating {recipe.dataset} {recipe.label}"
-        total = recipe.num_clips * recipe.clip_length
-        with progress(title, total, "frames", enabled=show_progress) as advance:
-            try:
-                builder_class(recipe, spec, str(data.path), data.generate_workers, advance).download_and_prepare()
-            except OSError as error:
-                raise DataError(f"config.data.path: cannot write to {directory}: {error}") from error
+        builder = builder_class(recipe, builder_class.measured(recipe, spec), str(data.path), data.generate_workers)
+        builder.plan(directory.parent, show_progress)
+        for split, units in builder.planned.items():
+            if not any(count for _, count in units):
+                raise DataError(
+                    f"config.data: the split {split} of {recipe.dataset} would have no clips; more data is needed"
+                )
+        title = f"{'Writing' if recipe.source else 'Generating'} {recipe.dataset} {recipe.label}"
+        with progress(title, builder.num_frames, "frames", enabled=show_progress) as advance:
+            builder.write(advance)
+
+
+@contextlib.contextmanager
+def _writing(directory: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:  # those of reading are told where they come up
+        raise DataError(f"config.data.path: cannot write to {directory}: {error}") from error
 
 
 @contextlib.contextmanager

@@ -17,6 +17,7 @@ Problem = tuple[str, Any, str]
 
 # Of numbers for which nothing else is said: more overflows somewhere.
 _MOST = 1_000_000_000
+_LONGEST_TEXT = 200
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,7 +105,9 @@ class Field:
         if self.folder:
             problem = "" if value == self.default == "" else describe_problem(value)
             return f"{problem}, or empty for none" if problem and self.default == "" else problem
-        if isinstance(value, bool | str):
+        if isinstance(value, str):
+            return "" if value.isprintable() and len(value) <= _LONGEST_TEXT else f"at most {_LONGEST_TEXT} characters"
+        if isinstance(value, bool):
             return ""
         if self.square and not (len(value) == 2 and all(type(number) is int for number in value)):
             return self.describe_type()
@@ -131,6 +134,11 @@ def flag(default: bool, meaning: str, **more: Any) -> Field:
 def choice(choices: tuple[str, ...], meaning: str, **more: Any) -> Field:
     """One of a few words; the first is the default."""
     return Field(choices[0], meaning, choices=choices, **more)
+
+
+def text(default: str, meaning: str, **more: Any) -> Field:
+    """Any short text."""
+    return Field(default, meaning, **more)
 
 
 def folder(default: str, meaning: str, **more: Any) -> Field:
@@ -177,6 +185,7 @@ __all__ = [
     "leaves",
     "number",
     "size",
+    "text",
     "whole",
     "whole_numbers",
 ]

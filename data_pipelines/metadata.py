@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 
 from data_pipelines.recipe import Recipe
-from data_pipelines.spec import DatasetSpec
+from data_pipelines.spec import ANY_SIZE, DatasetSpec
 
 _MOST_BYTES = 4 * 2**20  # of a file: what is written has a few thousand
+_MOST_SIZE = 4096  # of an annotation of any size
 _TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
 _FORMAT = "array_record"
 _CLASSES = {
@@ -46,14 +47,18 @@ def record_fields(recipe: Recipe, spec: DatasetSpec) -> dict[str, Field]:
     }
 
 
-def check_features(directory: Path, expected: Mapping[str, Field]) -> None:
+def check_features(directory: Path, expected: Mapping[str, Field]) -> dict[str, Field]:
     """Compares `features.json` with the fields that records have.
+
+    Returns:
+      The fields, those of any size with the size that they have.
 
     Raises:
       MetadataError: it is not there, cannot be read, or says something else.
     """
-    tree = _read(directory / "features.json")
+    tree = read_json(directory / "features.json")
     features = _member(tree, "features.json", "featuresDict", "features")
+    fields = {}
     for name in sorted({*features, *expected}):
         if name not in expected or name not in features:
             raise MetadataError(f"features.json: {'no' if name in expected else 'an unknown'} field {name!r:.60}")
@@ -61,6 +66,7 @@ def check_features(directory: Path, expected: Mapping[str, Field]) -> None:
         kind = _member(features, "features.json", name)
         stored = _member(kind, "features.json", "tensor")
         shape = _member(stored, "features.json", "shape").get("dimensions", [])
+        field = fields[name] = _sized(field, shape)
         wanted = {
             "pythonClassName": (kind.get("pythonClassName"), _CLASSES[bool(field.shape)]),
             "dtype": (stored.get("dtype"), field.dtype.name),
@@ -70,6 +76,17 @@ def check_features(directory: Path, expected: Mapping[str, Field]) -> None:
         for what, (found, right) in wanted.items():
             if found != right:
                 raise MetadataError(f"features.json: {what} of {name} is {found!r:.80}, expected {right!r}")
+    return {name: fields[name] for name in expected}
+
+
+def _sized(field: Field, shape: Any) -> Field:
+    """With a size that is stated in place of any."""
+    if ANY_SIZE not in field.shape or not isinstance(shape, list) or len(shape) != len(field.shape):
+        return field
+    place = field.shape.index(ANY_SIZE)
+    if not _is_count(shape[place]) or int(shape[place]) > _MOST_SIZE:
+        return field
+    return Field((*field.shape[:place], int(shape[place]), *field.shape[place + 1 :]), field.dtype)
 
 
 def record_files(directory: Path, dataset: str) -> dict[str, list[tuple[Path, int]]]:
@@ -79,7 +96,7 @@ def record_files(directory: Path, dataset: str) -> dict[str, list[tuple[Path, in
       MetadataError: it is not there, cannot be read, or describes what this project does not write.
     """
     name = "dataset_info.json"
-    info = _read(directory / name)
+    info = read_json(directory / name)
     for key, right in (("name", dataset), ("fileFormat", _FORMAT)):
         if info.get(key) != right:
             raise MetadataError(f"{name}: {key} is {info.get(key)!r:.80}, expected {right!r}")
@@ -107,17 +124,22 @@ def _is_count(text: Any) -> bool:
     return isinstance(text, str) and text.isascii() and text.isdecimal() and len(text) < 12 and int(text) > 0
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_json(path: Path, most_bytes: int = _MOST_BYTES) -> dict[str, Any]:
+    """Reads a file that holds one object.
+
+    Raises:
+      MetadataError: it is not there, cannot be read, is no object of JSON, or is greater than that.
+    """
     try:
         with path.open("rb") as file:
-            content = file.read(_MOST_BYTES + 1)
-        tree = json.loads(content.decode("utf-8")) if len(content) <= _MOST_BYTES else None
+            content = file.read(most_bytes + 1)
+        tree = json.loads(content.decode("utf-8")) if len(content) <= most_bytes else None
     except OSError as error:
         raise MetadataError(f"{path.name}: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:
         raise MetadataError(f"{path.name} is not JSON") from error
     if not isinstance(tree, dict):
-        raise MetadataError(f"{path.name} is no object of JSON of at most {_MOST_BYTES} bytes")
+        raise MetadataError(f"{path.name} is no object of JSON of at most {most_bytes} bytes")
     return tree
 
 
@@ -130,4 +152,4 @@ def _member(tree: Mapping[str, Any], file: str, *names: str) -> dict[str, Any]:
     return node
 
 
-__all__ = ["Field", "MetadataError", "check_features", "record_fields", "record_files"]
+__all__ = ["Field", "MetadataError", "check_features", "read_json", "record_fields", "record_files"]

@@ -4,8 +4,10 @@ import dataclasses
 import hashlib
 import itertools
 import math
+import os
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from data_pipelines.errors import DataError
@@ -20,10 +22,11 @@ class Recipe:
     dataset: str
     height: int  # of a frame, in pixels
     width: int
-    num_frames: int  # over all splits; rounded up to whole clips
+    num_frames: int  # over all splits; rounded up to whole clips; 0 where the source decides
     clip_length: int  # frames per record
     seed: int
     variant: Mapping[str, Any]  # numbers and words: the fields of this data set only
+    source: str = ""  # the folder that is read; empty where the data are generated
 
     @property
     def num_clips(self) -> int:
@@ -32,26 +35,36 @@ class Recipe:
     @property
     def label(self) -> str:
         """Names the folder; recipes that differ have labels that differ."""
-        fields = (
+        fields = [
             value if isinstance(value, str) else f"{key}{value}".removesuffix(".0")
             for key, value in self.variant.items()
-        )
+        ]
         size = str(self.width) if self.height == self.width else f"{self.width}x{self.height}"
-        parts = (*fields, f"{size}px", f"{self.num_frames}frames", f"clips{self.clip_length}", f"seed{self.seed}")
-        return _as_folder_name("-".join(parts))
+        parts = [*fields, f"{size}px", f"clips{self.clip_length}"]
+        if self.source:  # by name, for people, and by the whole path
+            return _as_folder_name("-".join([Path(self.source).name, _digest(self.source), *parts]))
+        parts[-1:-1] = [f"{self.num_frames}frames"]
+        return _as_folder_name("-".join([*parts, f"seed{self.seed}"]))
 
 
-def make_recipe(data: Any, variant: Mapping[str, Any]) -> Recipe:
-    """The recipe of the `data` node of a configuration, with what its data set adds (`Definition.variant`)."""
+def make_recipe(data: Any, variant: Mapping[str, Any], source: str = "") -> Recipe:
+    """The recipe of the `data` node of a configuration.
+
+    Args:
+      data: the node.
+      variant: what its data set adds (`Definition.variant`).
+      source: the folder that is read, if one is.
+    """
     height, width = data.frame_size
     return Recipe(
         dataset=data.name,
         height=height,
         width=width,
-        num_frames=data.num_frames,
+        num_frames=0 if source else data.num_frames,
         clip_length=data.clip_length,
-        seed=data.seed,
+        seed=0 if source else data.seed,
         variant=dict(variant),
+        source=os.path.abspath(source) if source else "",
     )
 
 
@@ -61,7 +74,11 @@ def _as_folder_name(label: str) -> str:
     A variant may hold what a user wrote, such as a path: it must not leave the folder of the data.
     """
     plain = re.sub(r"[^\w.=+,-]+", "_", label, flags=re.ASCII).lstrip(".")[:150]
-    return label if plain == label else f"{plain}-{hashlib.sha256(label.encode()).hexdigest()[:8]}"
+    return label if plain == label else f"{plain}-{_digest(label)}"
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:8]
 
 
 def split_units(count: int) -> dict[str, range]:

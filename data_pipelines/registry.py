@@ -1,8 +1,10 @@
 """The data sets: one line each. A data set lives in the folder of its definition and touches nothing outside it."""
 
 import importlib
+import operator
 from typing import Any
 
+from data_pipelines.errors import DataError
 from data_pipelines.spec import DatasetSpec, Definition
 
 # Name in `config.data.name` -> module with a `DEFINITION`.
@@ -10,6 +12,8 @@ DATASETS = {
     "multigrid": "data_pipelines.multigrid.definition",
     "procgen": "data_pipelines.procgen.definition",
     "sprites": "data_pipelines.sprites.definition",
+    "video_folder": "data_pipelines.video_folder.definition",
+    "lerobot": "data_pipelines.lerobot.definition",
     "nuplan": "data_pipelines.nuplan.definition",
 }
 
@@ -28,4 +32,19 @@ def spec_of(data: Any) -> DatasetSpec:
     return definition(data.name).spec(data)
 
 
-__all__ = ["DATASETS", "definition", "spec_of"]
+def source_of(data: Any) -> str:
+    """The folder of files that the data set of a configuration's `data` node reads; empty where it is generated.
+
+    Raises:
+      DataError: there should be one, and none is named.
+    """
+    field = definition(data.name).reads
+    if not field:
+        return ""
+    source = operator.attrgetter(field)(data)
+    if not source:
+        raise DataError(f"config.data.{field} is empty: expected the folder of the files that are read")
+    return source
+
+
+__all__ = ["DATASETS", "definition", "source_of", "spec_of"]

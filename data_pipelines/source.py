@@ -2,7 +2,7 @@
 
 import functools
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -151,7 +151,7 @@ class ClipSource:
         file, count = self._files[shard]
         position = index - self._ends[shard] + count
         try:
-            return _parse(self._reader(shard).read([position])[0], fields)
+            return parse_record(self._reader(shard).read([position])[0], fields)
         except _LostFileError as error:
             reason = f"the file {error}"
         except _READ_ERRORS as error:
@@ -175,7 +175,7 @@ class _LostFileError(Exception):
     """A record file none of whose records can be read. What is wrong with it, after "the file"."""
 
 
-# What the reader raises, and what `_parse` does with bytes that are no record.
+# What the reader raises, and what `parse_record` does with bytes that are no record.
 _READ_ERRORS = (RuntimeError, OSError, ValueError, IndexError, DecodeError)
 _REMEDY = "delete the folder to generate it again"
 _REMEDY_OR_SKIP = f"{_REMEDY}, or go on without what is lost by --config.data.on_corrupt=skip"
@@ -209,7 +209,8 @@ def _example_type() -> Any:
     return tf_example_pb2.Example  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def _parse(record: bytes, fields: dict[str, Field]) -> dict[str, np.ndarray]:
+def parse_record(record: bytes, fields: Mapping[str, Field]) -> dict[str, np.ndarray]:
+    """Some fields of a record, read-only."""
     # TFDS's own decoder gives the same arrays and takes ten times as long.
     stored = _example_type().FromString(record).features.feature
     result = {}
@@ -219,6 +220,25 @@ def _parse(record: bytes, fields: dict[str, Field]) -> dict[str, np.ndarray]:
         else:
             result[key] = np.array(stored[key].int64_list.value[0], field.dtype)
     return result
+
+
+def read_records(file: Path, numbers: Sequence[int]) -> Iterator[bytes]:
+    """Some records of a file as they are stored.
+
+    Raises:
+      DataError: one cannot be read.
+    """
+    from array_record.python.array_record_module import ArrayRecordReader
+
+    try:
+        reader = ArrayRecordReader(str(file), "readahead_buffer_size:0")
+        try:
+            for number in numbers:
+                yield reader.read([number])[0]
+        finally:
+            reader.close()
+    except (RuntimeError, OSError, IndexError) as error:
+        raise DataError(f"{file} cannot be read ({_one_line(error)}); delete {file.parent} to read again") from error
 
 
 def _one_line(error: Exception) -> str:
@@ -239,7 +259,7 @@ def open_splits(directory: Path, recipe: Recipe, spec: DatasetSpec, skips: bool 
     """
     fields = record_fields(recipe, spec)
     try:
-        check_features(directory, fields)
+        fields = check_features(directory, fields)
         files = record_files(directory, recipe.dataset)
     except MetadataError as error:
         raise DataError(f"{directory} is not a whole data set of config.data ({error}); {_REMEDY}") from error

@@ -11,7 +11,10 @@ set by its name. Annotations have one name and one meaning in all data sets:
 | directions | n | in which every entity looks: 0 right, 1 down, 2 left, 3 up |
 | masks | H W | number of the entity that a pixel shows, of `classes`; 0 is the background |
 | sizes | n | extent of every entity in pixels |
+| controls | a | continuous action taken at frame t: of a robot, or the motion of a car to the next frame |
+| state | s | measured state of a robot |
 | rewards | none | for the action at frame t |
+| seconds | none | since the first frame of the file that it was read from |
 """
 
 import dataclasses
@@ -28,7 +31,7 @@ class Annotation:
     """One field of the records beside the frames.
 
     Attributes:
-      shape: of one frame, or of the clip.
+      shape: of one frame, or of the clip; may have one `ANY_SIZE`.
       dtype: as stored.
       meaning: one line.
       unit: of a measured value.
@@ -42,6 +45,12 @@ class Annotation:
     unit: str = ""
     classes: int = 0
     per_clip: bool = False
+
+
+# In the shape of an annotation: as many numbers as the data have.
+ANY_SIZE = -1
+# Of every frame that was read from a file.
+SECONDS = Annotation((), np.float32, "since the first frame of what it was read from", unit="seconds")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,6 +102,16 @@ class DatasetSpec:
         """Label and size, for example `multigrid 4 agents 64x64` (height x width)."""
         return f"{self.label} {self.height}x{self.width}"
 
+    @property
+    def open_annotations(self) -> list[str]:
+        """Annotations whose size only the data tell."""
+        return [name for name, annotation in self.annotations.items() if ANY_SIZE in annotation.shape]
+
+    def resized(self, shapes: Mapping[str, tuple[int, ...]]) -> "DatasetSpec":
+        """The specification with the shapes that some annotations have in the data."""
+        found = {name: dataclasses.replace(self.annotations[name], shape=shape) for name, shape in shapes.items()}
+        return dataclasses.replace(self, annotations={**self.annotations, **found})
+
     def has(self, *annotations: str) -> bool:
         """Whether the records have all of these."""
         return all(name in self.annotations for name in annotations)
@@ -106,7 +125,9 @@ class Definition:
       fields: of the configuration, under `data.<name of the data set>`.
       spec: from the `data` node of a configuration.
       variant: from the same, the numbers and words that decide the content beside the fields of all data sets.
-      builder: `module:class` of its `ClipBuilder`; empty where there is no reader of the data.
+      builder: `module:class` of its `RecordBuilder`; empty where there is no reader of the data.
+      reads: the field, relative to `data`, that names the folder of the user's files which are read; empty where
+        records are generated. The files then decide how many frames there are.
       problems: what of a `data` node cannot work, beyond the bounds of single fields; names are relative to `data`.
       extra: the packages that it needs, as `pip install "flam_jax[extra]"` names them; empty for none.
     """
@@ -115,8 +136,9 @@ class Definition:
     spec: Callable[[Any], DatasetSpec]
     variant: Callable[[Any], Mapping[str, Any]]
     builder: str = ""
+    reads: str = ""
     problems: Callable[[Any], Iterator[Problem]] = lambda data: iter(())
     extra: str = ""
 
 
-__all__ = ["Annotation", "DatasetSpec", "Definition"]
+__all__ = ["ANY_SIZE", "SECONDS", "Annotation", "DatasetSpec", "Definition"]

@@ -1,28 +1,31 @@
 """nuPlan: real driving, front camera, 224x224 (paper: K = 16, history of 5 frames).
 
+    python -m flam_jax.main --config=experiments/nuplan.py --config.data.nuplan.source=nuplan-v1.1 --workdir=runs/nuplan
     python -m flam_jax.topology --config=experiments/nuplan.py --topology=v5e:4x4
 
-It has no reader of the data yet: the training step compiles from shapes alone, training itself says that it cannot
-start. The paper's tokenizer there is MAGVIT-v2; this one is the tokenizer of Procgen at the same size.
+The source is the user's own download, with `splits` and `sensor_blobs`. The paper's tokenizer there is MAGVIT-v2; this
+one is the tokenizer of Procgen at the same size.
 
-Arguments, comma-separated: the camera (front) and a preset (none: the paper's setting; cpu and debug: small sizes).
+Arguments, comma-separated: the camera (front, left, right, back) and a preset (none: the paper's setting; cpu and
+debug: small sizes).
 """
 
 from flam_jax.config import Config, default_config, parse_arguments
 
-CAMERAS = ("front",)
+CAMERAS = {"front": "CAM_F0", "left": "CAM_L0", "right": "CAM_R0", "back": "CAM_B0"}
 
 
 def get_config(arguments: str = "") -> Config:
-    _, preset = parse_arguments(arguments, CAMERAS)
+    camera, preset = parse_arguments(arguments, tuple(CAMERAS))
     config = default_config()
     config.data.name = "nuplan"
     config.data.frame_size = (224, 224)
+    config.data.nuplan.camera = CAMERAS.get(camera, "CAM_F0")
     config.dynamics.num_factors = 16
     config.dynamics.total_action_dim = 256
     config.dynamics.update(local_context=True, aggregator="local")
     if preset:
-        config.data.frame_size = (64, 64)
+        config.data.update(frame_size=(64, 64), clip_length=16)
         config.tokenizer.channels = 32
         config.dynamics.update(num_factors=8, total_action_dim=64, model_dim=64, num_heads=4, prediction_steps=2)
         for training in (config.tokenizer.training, config.dynamics.training):
@@ -32,4 +35,5 @@ def get_config(arguments: str = "") -> Config:
         config.dynamics.update(model_dim=16, num_heads=2, total_action_dim=16, num_blocks=1, num_iterations=2)
         for training in (config.tokenizer.training, config.dynamics.training):
             training.update(num_steps=6, batch_size=2, log_every=2, eval_every=3, checkpoint_every=3)
+        config.evaluation.update(num_clips=2, batch_size=2, probe_clips=2, num_pictures=1)
     return config

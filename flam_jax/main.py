@@ -198,6 +198,7 @@ def _prepare_data(config: Config) -> Any:
     """The data set. The first process makes it, if need be; the others find it, or make it on disks of their own."""
     from data_pipelines import DataError, prepare
     from flam_jax.cluster import log_line, on_first_process
+    from flam_jax.training.memory import total_memory
 
     found: list[Any] = []
 
@@ -206,7 +207,10 @@ def _prepare_data(config: Config) -> Any:
         log_line(found[0].describe())
 
     on_first_process(prepare_first, errors=DataError)
-    return found[0] if found else prepare(config.data)
+    dataset = found[0] if found else prepare(config.data)
+    if dataset.recipe.source:  # only now is it known how much there is
+        check_memory(config, total_memory(), dataset.num_frames)
+    return dataset
 
 
 def _finish(configs: Sequence[Config], workdirs: Sequence[Path], dataset: Any, mesh: Any) -> None:

@@ -200,7 +200,7 @@ def test_a_field_that_came_later_has_its_default_in_older_configurations() -> No
 
 def test_the_identity_of_a_run_is_of_what_decides_its_result() -> None:
     """Where and how fast it runs does not count, nor does a field of another data set."""
-    config = load_config(EXPERIMENTS[0], "cpu")
+    config = load_config("multigrid", "cpu")
     named = identity(config)
     for name, value in [
         ("data.path", "elsewhere"),
@@ -223,7 +223,7 @@ def test_the_identity_of_a_run_is_of_what_decides_its_result() -> None:
 
 
 def test_a_field_that_is_added_at_its_default_keeps_the_identity(monkeypatch: pytest.MonkeyPatch) -> None:
-    config = load_config(EXPERIMENTS[0], "cpu")
+    config = load_config("multigrid", "cpu")
     named = identity(config)
     monkeypatch.setitem(groups.DYNAMICS, "new_field", number(0.5, "of nothing"))
     schema.clear_cache()

@@ -23,7 +23,7 @@ DOCUMENTS = [str(p.relative_to(ROOT)) for p in tracked("*.md") if not p.is_relat
 # Names in documents that stand for what a run makes, not for files of the repository.
 MADE = (
     *("config.json", "evaluation.json", "finished.json", "results.json", "results.html", "report.html"),
-    *("metrics.jsonl", "log.txt", "median_frame.npy"),
+    *("metrics.jsonl", "log.txt", "median_frame.npy", "card.json", "preview.png"),
 )
 MADE_FOLDERS = (
     *("tokenizer/", "dynamics/", "tensorboard/", "data/", "runs/", "checkpoints/", "pictures/", "weights/"),
@@ -158,12 +158,16 @@ def test_ci_installs_what_the_readme_tests_with() -> None:
     assert re.search(r'/bin/pip" install --quiet --disable-pip-version-check -e "\.\[[\w,]*\btest\b', script)
 
 
+# The TPU's compiler takes a minute; tests/test_topology.py has shorter plans. Procgen runs from nothing to its report,
+# as MultiGrid does for all tests of the group.
+TAKES_LONG = ("flam_jax.topology", "experiments/procgen.py")
+
+
 @pytest.mark.xdist_group("debug_run")
 @pytest.mark.parametrize(
     "number",
     [
-        # The compiler of the TPU takes a minute. tests/test_topology.py has shorter plans.
-        pytest.param(number, marks=pytest.mark.long if "flam_jax.topology" in command else ())
+        pytest.param(number, marks=pytest.mark.long if any(word in command for word in TAKES_LONG) else ())
         for number, command in enumerate(readme.commands())
         if number > 0
     ],

@@ -27,7 +27,9 @@ EXPERIMENTS = {
     "multigrid": ("", "4agents", "2agents", "8agents", "16agents", "correlated", "paper"),
     "procgen": ("", "bigfish", "leaper", "starpilot"),
     "sprites": ("", "plain", "alike", "sizes", "texture", "moving", "panning"),
-    "nuplan": ("", "front"),
+    "video_folder": ("", "any", "yard"),
+    "lerobot": ("",),
+    "nuplan": ("", "front", "left", "right", "back"),
 }
 PRESETS = dict.fromkeys(EXPERIMENTS, ("", "cpu", "debug")) | {"multigrid": ("", "gpu", "cpu", "debug")}
 STAGES = ("tokenizer", "dynamics")
@@ -45,7 +47,8 @@ def test_the_table_above_is_complete() -> None:
             load(name, "x", "")
         _, *groups = re.split(r"(?:expected | and )at most one of ", str(error.value))
         known = [set(group.split(", ")) for group in groups]
-        assert known[:2] == [set(variants) - {""}, set(PRESETS[name]) - {""}]
+        expected = [set(variants) - {""}, set(PRESETS[name]) - {""}]
+        assert known[:2] == [words for words in expected if words]
 
 
 @pytest.mark.parametrize(
@@ -131,17 +134,13 @@ def test_the_papers_model_has_nothing_of_ours(words: str) -> None:
     assert config.data.procgen.game == expected or not expected
 
 
-@pytest.mark.parametrize(
-    ("name", "preset"), [(name, preset) for name in EXPERIMENTS for preset in PRESETS[name] if preset != "debug"]
-)
-@pytest.mark.parametrize("stage_name", STAGES)
-def test_every_experiment_trains_one_step(name: str, preset: str, stage_name: str) -> None:
-    """The loss at its full size is traced; a step of one window, with one block, two iterations and one pass, is run.
+TRAINED = [(name, preset) for name in EXPERIMENTS for preset in PRESETS[name] if preset != "debug"]
 
-    The debug presets are run from end to end, by the commands of the README.
-    """
+
+@pytest.mark.parametrize(("name", "preset"), TRAINED)
+@pytest.mark.parametrize("stage_name", STAGES)
+def test_the_loss_of_every_experiment_is_a_number_at_its_full_size(name: str, preset: str, stage_name: str) -> None:
     config = load(name, "", preset)
-    training = config[stage_name].training
     stage = make_stage(config, stage_name)
     batch = make_batch(config, stage)
     shapes = state_shapes(config, stage, batch)
@@ -149,6 +148,19 @@ def test_every_experiment_trains_one_step(name: str, preset: str, stage_name: st
     whole, _ = jax.eval_shape(stage.loss, shapes.params, stage.frozen, batch, key, progress)
     assert (whole.shape, whole.dtype) == ((), jnp.float32)
 
+
+@pytest.mark.parametrize(
+    ("name", "preset"),
+    [pytest.param(*words, marks=() if words[1] == "cpu" else pytest.mark.long) for words in TRAINED],
+)
+@pytest.mark.parametrize("stage_name", STAGES)
+def test_every_experiment_trains_one_step(name: str, preset: str, stage_name: str) -> None:
+    """A step of one window, with one block, two iterations and one pass.
+
+    The debug presets are run from end to end, by the commands of the README.
+    """
+    config = load(name, "", preset)
+    training = config[stage_name].training
     config.dynamics.update(prediction_steps=1, num_blocks=1, num_iterations=2)
     training.update(batch_size=1, accumulate=1, window=2)
     validate(config)

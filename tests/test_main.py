@@ -168,6 +168,7 @@ def test_a_tokenizer_that_does_not_fit_or_is_not_there_is_refused(
     assert not (debug_run / "runs" / "genie" / "tokenizer").exists()
 
 
+@pytest.mark.long  # tests/training/test_trainer.py has a shorter one
 @pytest.mark.xdist_group("debug_run")
 def test_two_seeds_that_are_trained_together_are_two_runs(debug_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(debug_run)

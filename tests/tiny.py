@@ -77,6 +77,8 @@ class BoardDataset:
     clips: int = 7
     median_frame: np.ndarray = dataclasses.field(default_factory=lambda: np.full((SIZE, SIZE, 3), 90, np.uint8))
 
+    card = preview = None
+
     @property
     def spec(self) -> DatasetSpec:
         return spec_of(tiny_config().data)

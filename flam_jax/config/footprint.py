@@ -7,12 +7,13 @@ from data_pipelines.spec import DatasetSpec
 from flam_jax.models import MODELS
 
 
-def least_memory(config: Any, spec: DatasetSpec) -> dict[str, int]:
+def least_memory(config: Any, spec: DatasetSpec, num_frames: int) -> dict[str, int]:
     """Bytes that some arrays, or one kind of parameters, take at least, by the field that makes them large.
 
     Args:
       config: of the run.
       spec: of its data set.
+      num_frames: of its data set, over all splits; 0 where that is not known.
     """
     data, tokenizer, dynamics, evaluation = config.data, config.tokenizer, config.dynamics, config.evaluation
     frame, sides = (
@@ -31,7 +32,8 @@ def least_memory(config: Any, spec: DatasetSpec) -> dict[str, int]:
     probes = 40 * dynamics.model_dim * spec.entities * sum(spec.cells or ())
     convolutions = tokenizer.encoder == "impala" or tokenizer.decoder == "cnn"
     layers = 2 * 9 * tokenizer.num_res_blocks if convolutions else max(tokenizer.num_res_blocks - 1, 0)
-    scored = min(evaluation.num_clips, data.num_frames // data.clip_length // 10)
+    clips = num_frames // data.clip_length // 10 if num_frames else evaluation.num_clips
+    scored = min(evaluation.num_clips, clips)
 
     def batches(training: Any, example: int, of_part: int | float) -> int:
         """Four that the loader has ready, one at work and the next; and what is made of one example of a part."""
@@ -46,7 +48,7 @@ def least_memory(config: Any, spec: DatasetSpec) -> dict[str, int]:
         "tokenizer.channels": 16 * layers * tokenizer.channels**2,
         "dynamics.model_dim": 16 * 16 * dynamics.num_blocks * dynamics.model_dim**2,
         "dynamics.num_factors": max(masks, factors * probes, factors * length * frame),  # the last is a picture
-        "dynamics.cache_codes": data.num_frames * patches * code_bytes * 4 // 5 if dynamics.cache_codes else 0,
+        "dynamics.cache_codes": num_frames * patches * code_bytes * 4 // 5 if dynamics.cache_codes else 0,
         # Frames and their reconstruction as floats.
         "tokenizer.training.batch_size": batches(tokenizer.training, frames, 8 * frames * tokenizer.patches_share),
         "dynamics.training.batch_size": batches(dynamics.training, seen, max(pairs, masks, floats)),

@@ -170,7 +170,7 @@ def parse_arguments(
 
     Args:
       text: words, comma-separated.
-      variants: the first group, whose first word is the default.
+      variants: the first group, whose first word is the default; may be empty.
       presets: the second group.
       more: further groups.
 
@@ -185,11 +185,11 @@ def parse_arguments(
     for word in filter(None, text.split(",")):
         index = next((i for i, group in enumerate(groups) if word in group and not found[i]), None)
         if index is None:
-            choices = " and ".join(f"at most one of {', '.join(group)}" for group in groups)
+            choices = " and ".join(f"at most one of {', '.join(group)}" for group in groups if group)
             message = f"config argument {short_repr(word)}: expected {choices}"
             raise ArgumentError(message, (*variants, *(other for group in more for other in group)), tuple(presets))
         found[index] = word
-    return found[0] or variants[0], *found[1:]
+    return found[0] or next(iter(variants), ""), *found[1:]
 
 
 __all__ = [

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -58,13 +59,13 @@ def identity(config: Config) -> str:
 
     A hash of the code's version and of the fields that decide the result, as far as they are not at the value that
     stands for their absence: a field that is added with a default that changes nothing keeps all identities. Of a
-    tokenizer that is taken from elsewhere it counts that it is, not where it lies.
+    tokenizer that is taken from elsewhere it counts that it is, of a folder of data its name, not where they lie.
     """
     decisive = {}
     for name, field in fields().items():
         value = get_field(config, name)
         if field.decides and value != field.before and not _of_another_dataset(name, config.data.name):
-            decisive[name] = bool(value) if name == "tokenizer.restore_from" else value
+            decisive[name] = _without_place(name, value) if field.folder else value
     text = json.dumps({"code": CODE_VERSION, "fields": decisive}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
@@ -104,6 +105,10 @@ def differences(stored: Mapping[str, Any], config: Config, stage: str) -> list[t
         if before != now and not grows:
             found.append((name, before, now))
     return found
+
+
+def _without_place(name: str, path: str) -> Any:
+    return bool(path) if name == "tokenizer.restore_from" else Path(path).name
 
 
 def _of_another_dataset(name: str, dataset: str) -> bool:

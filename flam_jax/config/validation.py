@@ -49,13 +49,20 @@ def validate(config: Config) -> Config:
     return config.lock()
 
 
-def check_memory(config: Config, available: int) -> None:
+def check_memory(config: Config, available: int, num_frames: int = 0) -> None:
     """Refuses what does not fit into so many bytes, by rough lower bounds: what passes may still be too much.
+
+    Args:
+      config: of the run.
+      available: bytes.
+      num_frames: of a data set that is read, once it is known.
 
     Raises:
       ConfigError: names the field that asks for more.
     """
-    for name, need in least_memory(config, spec_of(config.data)).items():
+    if not definition(config.data.name).reads:
+        num_frames = config.data.num_frames
+    for name, need in least_memory(config, spec_of(config.data), num_frames).items():
         expected = f"to fit into {available / 2**30:,.0f} GiB of memory, it takes {need / 2**30:,.0f} GiB or more"
         _expect(need <= available, name, get_field(config, name), expected)
 
@@ -71,12 +78,19 @@ def _check_mesh(config: Config) -> None:
 
 def _check_data(config: Config) -> None:
     data = config.data
-    least = 10 * data.clip_length
-    _expect(data.num_frames >= least, "data.num_frames", data.num_frames, f"10 clips, that is {least} frames, or more")
+    found = definition(data.name)
+    if found.reads:
+        default = fields()["data.num_frames"].default
+        expected = f"{default}, the default: the files of data.{found.reads} decide how many frames there are"
+        _expect(data.num_frames == default, "data.num_frames", data.num_frames, expected)
+    else:
+        least = 10 * data.clip_length
+        expected = f"10 clips, that is {least} frames, or more"
+        _expect(data.num_frames >= least, "data.num_frames", data.num_frames, expected)
     clip = data.clip_length * math.prod(data.frame_size) * 3
     expected = f"less, a clip of {clip / 2**30:.1f} GiB does not fit into a record: at most 1 GiB"
     _expect(clip <= _MOST_CLIP_BYTES, "data.clip_length", data.clip_length, expected)
-    for name, value, expected in definition(data.name).problems(data):
+    for name, value, expected in found.problems(data):
         _expect(False, f"data.{name}", value, expected)
 
 

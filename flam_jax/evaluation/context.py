@@ -43,19 +43,17 @@ class Seen:
     Attributes:
       slots: f32[b t k d].
       action_mean: f32[b t-1 k a].
-      positions: [b t n 2], x and y as in the records.
-      actions: i32[b t n], with n = 0 where they are not known.
+      values: the annotations of every frame by their names, [b t ...].
     """
 
     slots: np.ndarray
     action_mean: np.ndarray
-    positions: np.ndarray
-    actions: np.ndarray
+    values: dict[str, np.ndarray]
 
     @property
     def cells(self) -> Int[np.ndarray, "b t n 2"]:
         """Row and column of every entity's cell."""
-        return rows_and_columns(self.positions)
+        return rows_and_columns(self.values["positions"])
 
 
 class EvaluationContext:
@@ -116,13 +114,15 @@ class EvaluationContext:
         """Clips of another split: `val` where `test` is scored, `train` where `val` is. Probes are fitted on these."""
         source = self.dataset.split("val" if self.settings.split == "test" else "train")
         clips = rollouts.choose(len(source), self.settings.probe_clips)
-        found = []
+        found: list[list[np.ndarray]] = []
+        annotations: dict[str, list[np.ndarray]] = {}
         for record, count in rollouts.batches(source, clips, self.settings.batch_size, self.length):
             seen = self.world_model.observe(record["frames"], rollouts.true_actions_for(self.world_model, record))
-            actions = record["actions"] if self.spec.actors else np.zeros((*record["frames"].shape[:2], 0))
-            values = (seen.slots, seen.action_mean, record["positions"], actions.astype(np.int32))
-            found.append([np.asarray(value)[:count] for value in values])
-        return Seen(*(np.concatenate(values) for values in zip(*found, strict=True)))
+            found.append([np.asarray(value)[:count] for value in (seen.slots, seen.action_mean)])
+            for name in record.keys() - {"frames"}:
+                annotations.setdefault(name, []).append(record[name][:count])
+        slots, action_mean = (np.concatenate(values) for values in zip(*found, strict=True))
+        return Seen(slots, action_mean, {name: np.concatenate(values) for name, values in annotations.items()})
 
     @functools.cached_property
     def probes(self) -> Probes:

@@ -1,4 +1,4 @@
-"""Linear probes: can a position be read from a slot?"""
+"""Linear probes: what can be read from slots and latent actions?"""
 
 import dataclasses
 import functools
@@ -8,7 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Shaped
+
+_PENALTY = 1e-3  # of the squared slopes of a linear regression, for standardised inputs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,4 +104,33 @@ def probe_cells(
     return accuracy(fit_slots, fit_positions), accuracy(test_slots, test_positions), likelihood
 
 
-__all__ = ["Probes", "fit_probes", "probe_cells"]
+def linear_r2(
+    fit_inputs: Float[np.ndarray, "m d"],
+    fit_targets: Shaped[np.ndarray, "m n"],
+    inputs: Float[np.ndarray, "l d"],
+    targets: Shaped[np.ndarray, "l n"],
+) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
+    """R² of ridge regressions on standardised inputs.
+
+    Args:
+      fit_inputs, fit_targets: examples that they are fitted on.
+      inputs, targets: other examples.
+
+    Returns:
+      Of every target, R² on the fitted examples and on the others: 1 for exact, 0 for the mean, below 0 for worse.
+    """
+    mean, deviation = fit_inputs.mean(axis=0), fit_inputs.std(axis=0) + 1e-6
+    fit_x, x = (((values - mean) / deviation).astype(np.float64) for values in (fit_inputs, inputs))
+    fit_y, y = (values.astype(np.float64) for values in (fit_targets, targets))
+    center = fit_y.mean(axis=0)
+    square = fit_x.T @ fit_x / len(fit_x) + _PENALTY * np.eye(fit_x.shape[1])
+    slope = np.linalg.solve(square, fit_x.T @ (fit_y - center) / len(fit_x))
+    scores = []
+    for seen, target in ((fit_x, fit_y), (x, y)):
+        error = np.square(seen @ slope + center - target).sum(axis=0)
+        spread = np.square(target - target.mean(axis=0)).sum(axis=0)
+        scores.append(1 - error / np.maximum(spread, 1e-12))
+    return scores[0], scores[1]
+
+
+__all__ = ["Probes", "fit_probes", "linear_r2", "probe_cells"]

@@ -67,8 +67,11 @@ def evaluate(
             "dynamics": _count(world_model.dynamics_params),
         },
         "seconds": {stage: done["seconds"] for stage, done in finished.items() if "seconds" in done},
+        **({} if dataset.card is None else {"data": dataset.card.summary()}),
         **values,
     }
+    if dataset.preview is not None:
+        pictures["Data/clips"] = dataset.preview
     result["seconds"]["evaluation"] = round(time.monotonic() - began, 1)
     if jax.process_index() == 0:
         checkpoints.write_text(workdir / FILE, json.dumps(result, indent=1) + "\n")

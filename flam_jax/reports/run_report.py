@@ -24,6 +24,7 @@ CAPTIONS = {
     " factor that attends to each patch.",
     "Attention of each factor": "Bright where the factor attends.",
 }
+PREVIEW = "Data/clips"
 # What is scored, by its name in `evaluation.json`: as tables and as charts call it.
 SOURCES = {
     "predicted": ("imagined", "imagined"),
@@ -75,16 +76,50 @@ def write_report(
         short=short if steps < SHORT_RUN else "",
         cards=_cards(result),
         prediction=_prediction(config, result),
-        pictures=_pictures(pictures or {}),
+        data=_data(result["data"], pictures or {}) if "data" in result else None,
+        pictures=_pictures({path: image for path, image in (pictures or {}).items() if path != PREVIEW}),
         agents=_agents(result) if "binding" in result else None,
         entities=_entities(result),
         actions=_actions(result),
+        controls=_controls(result["controls"]) if "controls" in result else None,
         not_computed=result.get("not_computed", {}),
         training=training_curves(workdir),
         settings=_settings(config),
     )
     write_text(path, page)
     return path
+
+
+def _data(card: Mapping[str, Any], pictures: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """The data card: what was read, what was left out, and a picture of it."""
+    unit, rate = card["unit"], card["frame_rate"]
+    rows = [
+        ["folder", card["source"]],
+        [f"{unit}s used", card["used"]],
+        ["video", f"{duration(card['seconds'])} in clips; {card['frames']:,} frames looked at"],
+        ["frames a second", f"{rate:g}" if rate else "as in the files"],
+        ["clips", ", ".join(f"{count:,} {split}" for split, count in card["clips"].items())],
+        ["split by", unit if card["split_by"] == "source" else "time, with a gap between the splits"],
+        ["left out", ", ".join(f"{count:,} {kind}" for kind, count in card["left_out"].items() if count) or "nothing"],
+        [f"sizes of the {unit}s", _counted(card["sizes"])],
+        ["their frames a second", _counted(card["rates"])],
+        ["other files", _counted(card["ignored"]) or "none"],
+    ]
+    rejected = [[name, reason] for name, reason in card["rejected"].items()]
+    rejected += [[f"{card['more_rejected']:,} more", "see card.json"]] if card["more_rejected"] else []
+    notes = [[name, "; ".join(texts)] for name, texts in card["notes"].items()]
+    return {
+        "facts": Table(["", ""], rows),
+        "rejected": Table([f"{unit} not used", "why"], rejected) if rejected else None,
+        "notes": Table([unit, "what is unusual about it"], notes) if notes else None,
+        "preview": png(pictures[PREVIEW]) if PREVIEW in pictures else "",
+    }
+
+
+def _counted(counts: Mapping[str, int], most: int = 8) -> str:
+    """A histogram in words, its greatest entries."""
+    told = [f"{name} ({count:,})" for name, count in list(counts.items())[:most]]
+    return ", ".join(told) + (f" and {len(counts) - most} more" if len(counts) > most else "")
 
 
 def _facts(result: Mapping[str, Any]) -> list[str]:
@@ -258,6 +293,18 @@ def _actions(result: Mapping[str, Any]) -> dict[str, Any]:
         "clusters": _clusters(actions) if "clusters" in actions else None,
         "transfer": _transfer(actions["transfer"], result["rollout"]) if "transfer" in actions else None,
     }
+
+
+def _controls(found: Mapping[str, Any]) -> Table:
+    """Continuous actions and states: R² of each of their values."""
+    names = {"action": "true action, from latent actions", "state": "measured state, from slots"}
+    rows = []
+    for key, name in names.items():
+        if f"{key}_r2" in found:
+            each = " ".join("–" if value is None else f"{value:.2f}" for value in found[f"{key}_r2_each"])
+            mean = found[f"{key}_r2"]
+            rows.append([name, None if mean is None else f"{mean:.2f}", each])
+    return Table(["R² of a linear regression", "mean", "of each value"], rows)
 
 
 def _leak(leak: Mapping[str, Any]) -> Table:

@@ -42,11 +42,13 @@ def wrong_values(name: str) -> list[str]:
     default, choices = field.default, field.choices
     if choices:
         first, *_ = choices
-        return ["", "no such", "0", "true", "ñ", LONG, first.upper(), f"[{first}]", f"{first} ", ",".join(choices)]
+        return ["", "no such", "0", "true", "ñ", LONG, first.swapcase(), f"[{first}]", f"{first} ", ",".join(choices)]
     if isinstance(default, bool):
         return ["", "1", "0", "yes", "nan", "None", "[true]", "true,false", "ñ", LONG]
     if isinstance(default, tuple):
         return ["", "4,x", "4.5", "4,1", "-4,4", "257", "nan", "true", "4,4;4", "ñ", LONG, "4," * 17, "256,256,256,128"]
+    if isinstance(default, str) and not field.folder:
+        return ["a\nb", "\t", LONG]
     if isinstance(default, str):
         strange = ["None", "gs://bucket/x", "~no_such_user/x"]
         return [" ", "\n", LONG, f"runs/{LONG}/a", "a/" * 1000, *strange] + ([""] if default else [])

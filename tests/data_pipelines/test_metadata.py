@@ -134,13 +134,13 @@ def test_a_description_that_is_no_object_is_one_line(name: str, text: str, origi
 def test_fields_are_those_that_tfds_writes_and_reads(name: str, tmp_path: Path) -> None:
     import tensorflow_datasets as tfds
 
-    from data_pipelines.builder import ClipBuilder
+    from data_pipelines.builder import stored_features
 
     config = default_config()
     config.data.update(name=name, frame_size=(64, 64), num_frames=160, clip_length=8)
     data = config.data
     recipe, spec = make_recipe(data, definition(name).variant(data)), spec_of(data)
-    features = ClipBuilder.features(recipe, spec)
+    features = stored_features(recipe, spec)
     features.save_config(str(tmp_path))
     fields = record_fields(recipe, spec)
     check_features(tmp_path, fields)

@@ -29,6 +29,7 @@ EVALUATORS = (
     "cells",
     "segmentation",
     "positions",
+    "controls",
     "leak",
     "clusters",
     "direction_aware_clusters",

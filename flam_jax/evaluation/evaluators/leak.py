@@ -39,7 +39,7 @@ def run(context: EvaluationContext) -> tuple[dict[str, Any], dict[str, np.ndarra
     """Fitted on clips of another split than the scored ones."""
     fit, record = context.fitting, context.record
     test = (context.observation.action_mean, context.cells, record["actions"].astype(np.int32))
-    fitted = (fit.action_mean, fit.cells, fit.actions)
+    fitted = (fit.action_mean, fit.cells, fit.values["actions"].astype(np.int32))
     return action_leak(fitted, test, context.holders, max(context.spec.cells)), {}
 
 

@@ -8,11 +8,11 @@ from jaxtyping import Float, Shaped
 from data_pipelines.spec import DatasetSpec
 from flam_jax.evaluation.context import EvaluationContext, frames_first
 from flam_jax.evaluation.evaluators.binding import match, matched_scores
+from flam_jax.evaluation.probes import linear_r2
 from flam_jax.evaluation.rollouts import rounded
 from flam_jax.world_model import WorldModel
 
 KEY = ("positions",)
-PENALTY = 1e-3  # of the squared slopes, for a standardised slot
 
 
 def needs(data: DatasetSpec, model: WorldModel) -> str:
@@ -27,7 +27,7 @@ def run(context: EvaluationContext) -> tuple[dict[str, Any], dict[str, np.ndarra
     fit = context.fitting
     fitted, tested = explained(
         frames_first(fit.slots),
-        frames_first(fit.positions),
+        frames_first(fit.values["positions"]),
         frames_first(context.observation.slots),
         frames_first(context.record["positions"]),
     )
@@ -51,21 +51,11 @@ def explained(
     Returns:
       R² on the fitted frames, and on the others; 1 for exact, 0 for the mean position, below 0 for worse.
     """
-    mean, deviation = fit_slots.mean(axis=0), fit_slots.std(axis=0) + 1e-6
-    fit_x, x = ((values - mean) / deviation for values in (fit_slots, slots))
     entities = fit_positions.shape[1]
-    fit_y, y = (values.reshape(len(values), -1).astype(np.float64) for values in (fit_positions, positions))
-    center = fit_y.mean(axis=0)
-    found: list[list[np.ndarray]] = [[], []]
-    for k in range(fit_slots.shape[1]):
-        inputs = fit_x[:, k].astype(np.float64)
-        square = inputs.T @ inputs / len(inputs) + PENALTY * np.eye(inputs.shape[1])
-        slope = np.linalg.solve(square, inputs.T @ (fit_y - center) / len(inputs))
-        for scores, seen, target in zip(found, (inputs, x[:, k]), (fit_y, y), strict=True):
-            error = np.square(seen @ slope + center - target).sum(axis=0)
-            spread = np.square(target - target.mean(axis=0)).sum(axis=0)
-            scores.append((1 - error / np.maximum(spread, 1e-12)).reshape(entities, 2).mean(axis=-1))
-    return np.asarray(found[0]), np.asarray(found[1])
+    fit_y, y = (values.reshape(len(values), -1) for values in (fit_positions, positions))
+    found = [linear_r2(fit_slots[:, k], fit_y, slots[:, k], y) for k in range(fit_slots.shape[1])]
+    fitted, tested = (np.stack(scores).reshape(-1, entities, 2).mean(axis=-1) for scores in zip(*found, strict=True))
+    return fitted, tested
 
 
 __all__ = ["KEY", "explained", "needs", "run"]
