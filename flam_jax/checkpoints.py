@@ -30,6 +30,15 @@ from data_pipelines.paths import replacing, take_folders_literally
 from flam_jax.cluster import on_first_process
 from flam_jax.config import Config, differences
 
+# Fields that say how a model is trained, not what it is.
+_OF_TRAINING = {
+    *(f"tokenizer.{name}" for name in ("patches_share", "change_weight", "consistency_weight")),
+    *(f"dynamics.{name}" for name in ("kl_weight", "kl_weight_final", "kl_anneal_start", "cache_codes")),
+    *(f"dynamics.{name}" for name in ("prediction_steps", "prediction_steps_start", "separation_penalty")),
+    *(f"dynamics.{name}" for name in ("slot_anneal_end", "query_noise")),
+    *(f"dynamics.inverse_temperature_{name}" for name in ("start", "jitter")),
+}
+
 FORMAT = 1  # of the folder; raised when older checkpoints can no longer be read
 _ARRAYS = ("params", "optimizer")
 _CHECKSUMS = "checksums.json"
@@ -319,22 +328,17 @@ def adopt_tokenizer(source: str | Path, workdir: str | Path, config: Config) -> 
     Args:
       source: workdir of the other run.
       workdir: of this run.
-      config: of this run; it must agree with the other in the data and in the tokenizer, its training apart.
+      config: of this run; it must agree with the other in what the tokenizer is and in the size of frames, not in the
+        data nor in how it was trained.
 
     Raises:
-      CheckpointError: there is no finished tokenizer, or it is of other data or other sizes.
+      CheckpointError: there is no finished tokenizer, or it is of other sizes.
     """
     origin, target = Path(source) / "tokenizer", Path(workdir) / "tokenizer"
     field = f"config.tokenizer.restore_from = {str(source)!r}"
     if not finished_step(origin) or not (origin / "checkpoints").is_dir():
         raise CheckpointError(f"{field}: expected the workdir of a run whose tokenizer is finished")
-    with Checkpoints(origin, read_only=True) as checkpoints:
-        stored = checkpoints.meta()["config"]
-    free = ("seed", "tokenizer.training.", "tokenizer.restore_from")
-    different = [entry for entry in differences(stored, config, "tokenizer") if not entry[0].startswith(free)]
-    if different:
-        fields = "; ".join(f"config.{name} is {old} there, {new} here" for name, old, new in different)
-        raise CheckpointError(f"{field}: that tokenizer does not fit: {fields}")
+    _check_same(origin, config, "tokenizer", field)
 
     def copy() -> None:
         if finished_step(target):
@@ -348,6 +352,45 @@ def adopt_tokenizer(source: str | Path, workdir: str | Path, config: Config) -> 
             partial.replace(target)
 
     on_first_process(copy, errors=CheckpointError)
+
+
+def check_initial(source: str | Path, workdir: str | Path, config: Config) -> None:
+    """Refuses to begin with the dynamics of another run that do not fit.
+
+    Args:
+      source: workdir of the other run.
+      workdir: of this run, with its tokenizer.
+      config: of this run; it must agree with the other in what tokenizer and dynamics are.
+
+    Raises:
+      CheckpointError: there are none, they are of other sizes, or they were trained on the codes of another tokenizer.
+    """
+    origin, field = Path(source), f"config.dynamics.restore_from = {str(source)!r}"
+    if not finished_step(origin / "dynamics") or not (origin / "dynamics" / "checkpoints").is_dir():
+        raise CheckpointError(f"{field}: expected the workdir of a run whose dynamics are finished")
+    _check_same(origin / "dynamics", config, "dynamics", field)
+    codes, others = (restore_parameters(Path(folder) / "tokenizer") for folder in (workdir, origin))
+    if not jax.tree.all(jax.tree.map(np.array_equal, codes, others)):
+        raise CheckpointError(
+            f"{field}: its dynamics know the codes of another tokenizer than that of config.tokenizer.restore_from"
+        )
+
+
+def _check_same(origin: Path, config: Config, stage: str, field: str) -> None:
+    """Compares what a stage of another run is: the fields of its model and the size of frames."""
+    with Checkpoints(origin, read_only=True) as checkpoints:
+        stored = checkpoints.meta()["config"]
+    different = [
+        entry
+        for entry in differences(stored, config, stage)
+        if entry[0].startswith(("data.frame_size", "tokenizer.", "dynamics."))
+        and not entry[0].startswith(("tokenizer.training.", "dynamics.training."))
+        and not entry[0].endswith("restore_from")
+        and entry[0] not in _OF_TRAINING
+    ]
+    if different:
+        fields = "; ".join(f"config.{name} is {old} there, {new} here" for name, old, new in different)
+        raise CheckpointError(f"{field}: that {stage} does not fit: {fields}")
 
 
 def finished_step(directory: str | Path) -> int:
@@ -379,6 +422,7 @@ __all__ = [
     "Checkpoints",
     "adopt_tokenizer",
     "check_config",
+    "check_initial",
     "finished_step",
     "read_finished",
     "restore_parameters",

@@ -167,7 +167,7 @@ def run_together(configs: Sequence[Config], workdirs: Sequence[Path]) -> None:
 
 def _check(config: Config, workdir: Path) -> Any:
     """Refuses what can be refused, before hours of work; returns the mesh."""
-    from flam_jax.checkpoints import adopt_tokenizer, check_config, write_text
+    from flam_jax.checkpoints import adopt_tokenizer, check_config, check_initial, write_text
     from flam_jax.cluster import on_first_process
     from flam_jax.evaluation.perceptual import load_metrics
     from flam_jax.training.memory import total_memory
@@ -181,6 +181,8 @@ def _check(config: Config, workdir: Path) -> Any:
             adopt_tokenizer(config.tokenizer.restore_from, workdir, config)
         else:
             check_config(workdir / stage, config, stage)
+    if config.dynamics.restore_from:
+        check_initial(config.dynamics.restore_from, workdir, config)
     load_metrics(config)
     on_first_process(lambda: write_text(workdir / "config.json", to_json(config)))
     return mesh
@@ -226,6 +228,8 @@ def _finish(configs: Sequence[Config], workdirs: Sequence[Path], dataset: Any, m
     for config, workdir in zip(configs, workdirs, strict=True):
         if config.tokenizer.restore_from:
             log_line(f"tokenizer of {config.tokenizer.restore_from}")
+        if config.dynamics.restore_from:
+            log_line(f"dynamics go on from {config.dynamics.restore_from}")
         jobs.append(_job("dynamics", config, workdir, dataset))
     train_together(jobs, mesh=mesh)
     for job in jobs:
@@ -251,7 +255,8 @@ def _job(name: str, config: Config, workdir: Path, dataset: Any) -> Any:
 
     stage = find_stage(name)
     frozen = {needed: restore_parameters(workdir / needed) for needed in stage.needs}
-    return Job(stage(config, dataset, frozen), config, workdir)
+    origin = config.dynamics.restore_from if name == "dynamics" else ""
+    return Job(stage(config, dataset, frozen), config, workdir, Path(origin) / name if origin else None)
 
 
 def prepare_workdir(path: str | Path) -> Path:

@@ -452,5 +452,5 @@ def test_a_field_of_training_changes_what_it_names(
 def test_every_field_of_the_stages_is_tried_above() -> None:
     tried = {*SHAPES, *LOSSES, *SCHEDULES, IMPLICIT[0], "dynamics.cache_codes"}
     tried |= {f"{stage}.training.{name}" for stage in STAGES for name in TRAINING}
-    tried.add("tokenizer.restore_from")  # in tests/test_main.py
+    tried |= {"tokenizer.restore_from", "dynamics.restore_from"}  # in tests/test_main.py
     assert {name for name in field_names(base_config()) if name.startswith(STAGES)} == tried

@@ -159,13 +159,44 @@ def test_a_tokenizer_that_does_not_fit_or_is_not_there_is_refused(
     command = [DEBUG, "--workdir=runs/genie", "--config.dynamics.name=genie"]
     for origin, changes, expected in (
         ("multigrid", ["--config.tokenizer.channels=8"], "config.tokenizer.channels is 16 there, 8 here"),
-        ("multigrid", ["--config.data.multigrid.num_agents=2"], "config.data.multigrid.num_agents is 4 there, 2 here"),
+        ("multigrid", ["--config.data.frame_size=32"], "config.data.frame_size is (64, 64) there, (32, 32) here"),
         ("nowhere", [], "'runs/nowhere': expected the workdir of a run whose tokenizer is finished"),
     ):
         assert launcher.main([*command, f"--config.tokenizer.restore_from=runs/{origin}", *changes]) == 1
         (line,) = capsys.readouterr().err.splitlines()
         assert expected in line
     assert not (debug_run / "runs" / "genie" / "tokenizer").exists()
+
+
+@pytest.mark.long
+@pytest.mark.xdist_group("debug_run")
+def test_tokenizer_and_dynamics_are_taken_to_other_data(debug_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(debug_run)
+    taken = [f"--config.{stage}.restore_from=runs/multigrid" for stage in ("tokenizer", "dynamics")]
+    command = [DEBUG, "--workdir=runs/taken", "--config.data.multigrid.num_agents=2", *taken]
+    assert launcher.main([*command, "--config.dynamics.kl_weight=0.01"]) == 0
+    page = Path("runs/taken/report.html").read_text()
+    assert "tokenizer of runs/multigrid" in page
+    assert "dynamics gone on from runs/multigrid" in page
+
+
+@pytest.mark.xdist_group("debug_run")
+def test_dynamics_that_do_not_fit_are_refused(
+    debug_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(debug_run)
+    shutil.copytree(debug_run / "runs" / "multigrid" / "tokenizer", tmp_path / "run" / "tokenizer")
+    command = [DEBUG, "--workdir=runs/refused", "--config.tokenizer.restore_from=runs/multigrid"]
+    for origin, changes, expected in (
+        ("runs/multigrid", ["--config.dynamics.model_dim=8"], "config.dynamics.model_dim is 16 there, 8 here"),
+        ("runs/multigrid", ["--config.dynamics.name=adaworld"], "config.dynamics.name is flam there, adaworld here"),
+        (str(tmp_path / "run"), [], "expected the workdir of a run whose dynamics are finished"),
+    ):
+        assert launcher.main([*command, f"--config.dynamics.restore_from={origin}", *changes]) == 1
+        (line,) = capsys.readouterr().err.splitlines()
+        assert expected in line
+    assert launcher.main([DEBUG, "--workdir=runs/refused", "--config.dynamics.restore_from=runs/multigrid"]) == 2
+    assert "tokenizer.restore_from to name the same run" in capsys.readouterr().err
 
 
 @pytest.mark.long  # tests/training/test_trainer.py has a shorter one

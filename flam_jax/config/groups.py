@@ -80,6 +80,7 @@ TOKENIZER = dict(
 
 DYNAMICS: dict[str, Field | Group] = dict(
     # The name of the model comes first, see `all_groups`.
+    restore_from=folder("", "workdir of a run whose trained dynamics are gone on from; empty: they begin anew"),
     num_factors=whole(4, "K; models with one action for the scene have one", 1, 1024),
     total_action_dim=whole(256, "size of the latent action, shared out evenly over the factors", 1, 65_536),
     model_dim=whole(256, "size of slots and of all streams", 1, 65_536),

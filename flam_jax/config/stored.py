@@ -108,7 +108,7 @@ def differences(stored: Mapping[str, Any], config: Config, stage: str) -> list[t
 
 
 def _without_place(name: str, path: str) -> Any:
-    return bool(path) if name == "tokenizer.restore_from" else Path(path).name
+    return bool(path) if name.endswith("restore_from") else Path(path).name
 
 
 def _of_another_dataset(name: str, dataset: str) -> bool:

@@ -113,6 +113,9 @@ def _check_tokenizer(config: Config) -> None:
 
 def _check_dynamics(config: Config) -> None:
     dynamics = config.dynamics
+    known = not dynamics.restore_from or bool(config.tokenizer.restore_from)
+    expected = "tokenizer.restore_from to name the same run: dynamics know the codes of their own tokenizer alone"
+    _expect(known, "dynamics.restore_from", dynamics.restore_from, expected)
     factors, total = dynamics.num_factors, dynamics.total_action_dim
     _expect(total % factors == 0, "dynamics.total_action_dim", total, f"a multiple of dynamics.num_factors = {factors}")
     heads, dim = dynamics.num_heads, dynamics.model_dim

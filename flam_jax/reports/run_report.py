@@ -71,7 +71,7 @@ def write_report(
     page = render(
         "run.html",
         title=f"{result['model'].upper()} on {result['dataset']}",
-        facts=_facts(result),
+        facts=_facts(result) + _origins(config),
         command=command.read_text(encoding="utf-8").strip() if command.is_file() else "",
         short=short if steps < SHORT_RUN else "",
         cards=_cards(result),
@@ -133,6 +133,13 @@ def _facts(result: Mapping[str, Any]) -> list[str]:
         result["device"],
         f"run {result['identity']}",
     ]
+
+
+def _origins(config: Config) -> list[str]:
+    """What was taken from other runs."""
+    tokenizer, dynamics = config.tokenizer.restore_from, config.dynamics.restore_from
+    told = [f"tokenizer of {tokenizer}"] if tokenizer else []
+    return [*told, f"dynamics gone on from {dynamics}"] if dynamics else told
 
 
 def _cards(result: Mapping[str, Any]) -> list[tuple[str, str, str]]:

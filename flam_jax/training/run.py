@@ -14,12 +14,12 @@ import numpy as np
 from jax.sharding import Mesh
 
 from data_pipelines.paths import replacing
-from flam_jax.checkpoints import Checkpoints, finished_step, write_finished, write_text
+from flam_jax.checkpoints import Checkpoints, finished_step, restore_parameters, write_finished, write_text
 from flam_jax.cluster import from_all_processes, on_this_process, wait_for_all
 from flam_jax.config import Config, to_json
 from flam_jax.training.batches import DeviceBatch, next_batch
 from flam_jax.training.logs import MetricWriter, NoWriter, Progress, describe_seconds
-from flam_jax.training.sharding import Rule, describe, local_rows, replicated
+from flam_jax.training.sharding import Rule, describe, local_rows, replicated, tree_shardings
 from flam_jax.training.skipped import Skipped
 from flam_jax.training.stage import Frozen, Stage
 from flam_jax.training.state import TrainState
@@ -43,11 +43,13 @@ class Job:
       stage: to be trained.
       config: the whole configuration; the stage's `training` section is used, all of it is stored.
       workdir: of the run; the stage writes to `<workdir>/<stage.name>`, `metrics.jsonl` and `tensorboard`.
+      initial: folder of a stage whose parameters the run begins with; None for new ones.
     """
 
     stage: Stage
     config: Config
     workdir: Path
+    initial: Path | None = None
 
     @property
     def directory(self) -> Path:
@@ -90,6 +92,7 @@ class Run:
         """
         self.stage, self.config, self.directory, self.training = job.stage, job.config, job.directory, job.training
         self._mesh, self._rules, self._checkpoints, self._tag = mesh, rules, checkpoints, tag
+        self._initial = job.initial
         self.end = self.training.num_steps
         self.saved = checkpoints.latest_step() or 0
         meta = checkpoints.meta() if self.saved else {}
@@ -142,8 +145,14 @@ class Run:
             state = self._checkpoints.restore(shapes)
         else:
             state = make_state(frozen, batch.arrays, self.config.seed)
+            if self._initial is not None:
+                params = restore_parameters(self._initial, self._shardings)
+                state = TrainState(state.step, params, state.opt_state)
         self._log_size(state)
         return state
+
+    def _shardings(self, tree: Any) -> Any:
+        return tree_shardings(tree, self._mesh, self._rules)
 
     def compile(self, step: Callable[[Any, Frozen, Any], Any], state: Any, batch: Any) -> CompiledStep:
         """Compiles a step, on all processes, for the shapes of its arguments."""

@@ -346,6 +346,22 @@ def close(first: Any, second: Any) -> bool:
     return jax.tree.all(jax.tree.map(lambda a, b: bool(np.allclose(a, b, rtol=1e-4, atol=1e-6)), first, second))
 
 
+def test_a_run_begins_with_the_parameters_of_another_and_then_goes_its_own_way(
+    straight: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Alone and with another seed; a start after a kill goes on from its own checkpoint."""
+    origin = straight[0] / "tokenizer"
+    still = tiny_config(num_steps=1, learning_rate=1e-12, warmup_steps=0)
+    job = Job(TinyStage(), still, tmp_path / "still", origin)
+    assert close(train_together([job])[0], straight[1])
+    jobs = [Job(one.stage, one.config, one.workdir, origin) for one in seed_jobs(tmp_path, (0, 1))]
+    first, second = train_together(jobs)
+    assert not close(first, straight[1])
+    assert not close(first, second)
+    monkeypatch.setattr("flam_jax.training.run.restore_parameters", None)  # not read again
+    assert same(train_together(jobs)[0], first)
+
+
 def test_runs_that_are_trained_together_are_what_they_are_alone(tmp_path: Path) -> None:
     together = train_together(seed_jobs(tmp_path / "together", (0, 1, 2)))
     assert not close(together[0], together[1])
