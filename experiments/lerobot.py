@@ -19,7 +19,7 @@ def get_config(arguments: str = "") -> Config:
         config.data.update(frame_size=(64, 64), clip_length=16)
         config.data.lerobot.stride = 3
         config.tokenizer.update(encoder="patch", decoder="patch", patch_size=4, channels=256, levels=(4,) * 15)
-        config.tokenizer.patches_share = 1 / 16
+        config.tokenizer.update(patches_share=1 / 16, lpips_weight=0.0)
         config.dynamics.update(cache_codes=True, model_dim=64, num_heads=4, history=4)
         config.dynamics.update(kl_weight=0.0, kl_weight_final=5e-3, kl_anneal_start=0.3)
         for training in (config.tokenizer.training, config.dynamics.training):

@@ -41,7 +41,7 @@ def _short(config: Config) -> None:
     """What lets a few thousand steps do."""
     config.data.num_frames = 40_000
     tokenizer, dynamics, evaluation = config.tokenizer, config.dynamics, config.evaluation
-    tokenizer.encoder = tokenizer.decoder = "patch"
+    tokenizer.update(encoder="patch", decoder="patch", lpips_weight=0.0)
     tokenizer.training.update(
         num_steps=2_000,
         batch_size=16,

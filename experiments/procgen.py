@@ -39,7 +39,7 @@ def _cpu(config: Config) -> None:
     # Things move by less than a patch here, so patches are small and the codes many. Nearly all patches are copies of a
     # few: a step is trained on a sixteenth of them, the rare ones first (RESULTS.md).
     tokenizer.update(encoder="patch", decoder="patch", patch_size=4, channels=256, levels=(4,) * 15)
-    tokenizer.patches_share = 1 / 16
+    tokenizer.update(patches_share=1 / 16, lpips_weight=0.0)
     tokenizer.training.update(
         num_steps=5_000,
         batch_size=16,

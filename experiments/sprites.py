@@ -45,7 +45,7 @@ def _scene(config: Config, variant: str) -> None:
 
 def _cpu(config: Config) -> None:
     config.data.num_frames = 40_000
-    config.tokenizer.patches_share = 1 / 16
+    config.tokenizer.update(patches_share=1 / 16, lpips_weight=0.0)
     config.tokenizer.training.update(
         num_steps=3_000,
         batch_size=16,

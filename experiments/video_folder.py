@@ -31,7 +31,7 @@ def get_config(arguments: str = "") -> Config:
 def _cpu(config: Config) -> None:
     config.data.update(frame_size=(64, 64), clip_length=16)
     config.tokenizer.update(encoder="patch", decoder="patch", patch_size=4, channels=256, levels=(4,) * 15)
-    config.tokenizer.patches_share = 1 / 16
+    config.tokenizer.update(patches_share=1 / 16, lpips_weight=0.0)
     config.tokenizer.training.update(
         num_steps=3_000,
         batch_size=16,

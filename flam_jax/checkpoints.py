@@ -32,7 +32,7 @@ from flam_jax.config import Config, differences
 
 # Fields that say how a model is trained, not what it is.
 _OF_TRAINING = {
-    *(f"tokenizer.{name}" for name in ("patches_share", "change_weight", "consistency_weight")),
+    *(f"tokenizer.{name}" for name in ("patches_share", "change_weight", "consistency_weight", "lpips_weight")),
     *(f"dynamics.{name}" for name in ("kl_weight", "kl_weight_final", "kl_anneal_start", "cache_codes")),
     *(f"dynamics.{name}" for name in ("prediction_steps", "prediction_steps_start", "separation_penalty")),
     *(f"dynamics.{name}" for name in ("slot_anneal_end", "query_noise")),

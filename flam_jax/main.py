@@ -168,7 +168,7 @@ def run_together(configs: Sequence[Config], workdirs: Sequence[Path]) -> None:
 def _check(config: Config, workdir: Path) -> Any:
     """Refuses what can be refused, before hours of work; returns the mesh."""
     from flam_jax.checkpoints import adopt_tokenizer, check_config, check_initial, write_text
-    from flam_jax.cluster import on_first_process
+    from flam_jax.cluster import log_line, on_first_process
     from flam_jax.evaluation.perceptual import load_metrics
     from flam_jax.training.memory import total_memory
     from flam_jax.training.sharding import check_batch_size, make_mesh
@@ -183,7 +183,10 @@ def _check(config: Config, workdir: Path) -> Any:
             check_config(workdir / stage, config, stage)
     if config.dynamics.restore_from:
         check_initial(config.dynamics.restore_from, workdir, config)
-    load_metrics(config)
+    lpips = load_metrics(config).lpips
+    if isinstance(lpips, str) and config.tokenizer.lpips_weight and not config.tokenizer.restore_from:
+        reason = lpips.removeprefix("not computed: ")
+        log_line(f"config.tokenizer.lpips_weight: the tokenizer is trained without LPIPS ({reason})")
     on_first_process(lambda: write_text(workdir / "config.json", to_json(config)))
     return mesh
 

@@ -74,6 +74,7 @@ WRONG = [
     ("tokenizer.levels", "", "expected 1 to 16 whole numbers"),
     ("tokenizer.levels", "256,256,256,128", "product is below 2^31"),
     ("tokenizer.patches_share", "0.5", "expected 1, unless encoder and decoder are patch"),
+    ("tokenizer.lpips_weight", "-1", "expected a number from 0"),
     ("tokenizer.patches_share", "0", "expected a number from 0.001 to 1"),
     ("tokenizer.change_weight", "-1", "expected a number from 0 to 1000000000"),
     ("tokenizer.change_weight", "nan", "expected a number from 0 to 1000000000"),

@@ -253,7 +253,7 @@ def base_config(field: str = "") -> Config:
     # A receptive field beyond the patch: only then can features change where pixels do not.
     config.tokenizer.encoder = "impala"
     if field in OF_PATCHES:
-        config.tokenizer.update(encoder="patch", patches_share=0.25)
+        config.tokenizer.update(encoder="patch", patches_share=0.25, lpips_weight=0.0)
     for stage in STAGES:
         config[stage].training.update(num_steps=20, batch_size=4)
     return validate(config)
@@ -453,4 +453,5 @@ def test_every_field_of_the_stages_is_tried_above() -> None:
     tried = {*SHAPES, *LOSSES, *SCHEDULES, IMPLICIT[0], "dynamics.cache_codes"}
     tried |= {f"{stage}.training.{name}" for stage in STAGES for name in TRAINING}
     tried |= {"tokenizer.restore_from", "dynamics.restore_from"}  # in tests/test_main.py
+    tried |= {"tokenizer.lpips_weight"}  # in tests/training/test_stages.py
     assert {name for name in field_names(base_config()) if name.startswith(STAGES)} == tried

@@ -29,6 +29,7 @@ OF_THE_USER = {
     "data.sprites.num_sprites": "how many there are",
     "data.sprites.speed": "how fast they are",
     "data.sprites.persistence": "how long they keep an action",
+    "dynamics.restore_from": "which model is gone on from",
     "data.video_folder.source": "whose video it is",
     "data.lerobot.source": "the same",
     "data.nuplan.source": "the same",

@@ -75,6 +75,9 @@ TOKENIZER = dict(
     ),
     change_weight=number(10, "extra weight of pixels that change within the window"),
     consistency_weight=number(0, "of features that change where pixels do not"),
+    lpips_weight=number(
+        1, "of LPIPS between frames and reconstruction, where evaluation.weights has its network", absent=0.0
+    ),
     training=_training(num_steps=100_000, batch_size=64, window=2),
 )
 

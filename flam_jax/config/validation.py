@@ -109,6 +109,8 @@ def _check_tokenizer(config: Config) -> None:
         local = tokenizer.encoder == tokenizer.decoder == "patch"
         expected = "1, unless encoder and decoder are patch"
         _expect(local, "tokenizer.patches_share", tokenizer.patches_share, expected)
+        weight, expected = tokenizer.lpips_weight, "0: LPIPS reads whole frames, and tokenizer.patches_share is below 1"
+        _expect(weight == 0, "tokenizer.lpips_weight", weight, expected)
 
 
 def _check_dynamics(config: Config) -> None:

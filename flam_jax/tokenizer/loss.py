@@ -1,5 +1,7 @@
 """The image loss of the tokenizer, made so that small moving things count, and the figures that judge it."""
 
+from collections.abc import Callable
+
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -7,6 +9,9 @@ from flam_jax.metrics import masked_squared_error, moving_pixels, psnr, to_psnr
 from flam_jax.tokenizer import fsq
 from flam_jax.tokenizer.patches import count_equal, to_patches
 from flam_jax.tokenizer.tokenizer import TokenizerOutput
+
+# From two batches of frames in [0, 1] to one number a frame.
+Distance = Callable[[Float[Array, "b t H W 3"], Float[Array, "b t H W 3"]], Float[Array, "b t"]]
 
 # A pixel changes when its brightest and darkest value within the window differ by more than this (of a range of 1). It
 # is less than `metrics.MOVING_THRESHOLD`, by which motion is measured: faint changes count in the loss, too.
@@ -25,6 +30,8 @@ def tokenizer_loss(
     *,
     change_weight: float,
     consistency_weight: float,
+    lpips: Distance | None = None,
+    lpips_weight: float = 0.0,
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
     """Weighted reconstruction loss: the absolute error and ten times the squared error, two terms of one size.
 
@@ -36,6 +43,8 @@ def tokenizer_loss(
       frames: windows of consecutive frames in [0, 1].
       change_weight: extra weight of pixels that change.
       consistency_weight: weight of the squared change of the unrounded features where a patch's pixels do not change.
+      lpips: how different frames look (PAPER: the image loss has such a term); None leaves it out.
+      lpips_weight: its weight.
 
     Returns:
       The loss and its parts.
@@ -53,6 +62,9 @@ def tokenizer_loss(
         consistency = jnp.sum(change * still) / (jnp.sum(still) * change.shape[-1] + 1.0)
         loss += consistency_weight * consistency
         metrics["consistency"] = consistency
+    if lpips is not None and lpips_weight:
+        metrics["lpips"] = lpips(output.reconstruction, frames).mean()
+        loss += lpips_weight * metrics["lpips"]
     return loss, metrics
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from flam_jax.evaluation.networks import NETWORKS, i3d, lpips, weights
 from flam_jax.evaluation.networks.frechet import frechet_distance
 from flam_jax.evaluation.networks.lpips import Lpips
 from flam_jax.evaluation.networks.weights import WeightsError
+from flam_jax.training.stages.tokenizer import TokenizerStage
 from tests.evaluation.networks import random_weights
 from tests.tiny import SIZE, BoardDataset, tiny_config, tiny_model
 
@@ -160,3 +162,27 @@ def test_broken_weights_end_a_run_before_any_work(
     assert capsys.readouterr().err == f"flam_jax.evaluation: {line}\n"
     with pytest.raises(WeightsError, match="expected a folder"):
         perceptual.load_metrics(settings(folder / "i3d.npz"))
+
+
+def test_lpips_is_a_term_of_the_tokenizers_loss_where_its_weights_are(folder: Path, tmp_path: Path) -> None:
+    found = {}
+    for weight, place in ((0.0, folder), (2.0, folder), (2.0, tmp_path)):
+        changed = settings(place)
+        changed.unlock()
+        changed.tokenizer.update(lpips_weight=weight, patches_share=1.0)
+        stage = TokenizerStage(changed, BoardDataset(), {})
+        batch = {"frames": next(stage.make_loader())["frames"]}
+        variables = stage.init(jax.random.key(0), stage.frozen, batch)
+        arguments = (stage.frozen, batch, jax.random.key(1), jnp.float32(0))
+        (loss, parts), gradient = jax.value_and_grad(stage.loss, has_aux=True)(variables["params"], *arguments)
+        values, _ = stage.evaluate(variables, 0, 0.0)
+        found[weight, place == folder] = (loss, parts, gradient, values)
+    without, with_it, no_weights = found.values()
+    assert "lpips" not in without[1]
+    assert float(with_it[1]["lpips"]) > 0
+    np.testing.assert_allclose(with_it[0], without[0] + 2 * with_it[1]["lpips"], rtol=1e-5)
+    assert with_it[3]["validation/lpips"] > 0
+    same = jax.tree.map(np.array_equal, without[2], with_it[2])
+    assert not all(jax.tree.leaves(same))
+    assert float(no_weights[0]) == float(without[0])
+    assert jax.tree.all(jax.tree.map(np.array_equal, without[2], no_weights[2]))

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree, UInt8
 
 from flam_jax.build import build_tokenizer
 from flam_jax.config import Config
+from flam_jax.evaluation.perceptual import load_metrics
 from flam_jax.pictures import labelled, to_uint8
 from flam_jax.tokenizer.loss import tokenizer_loss, tokenizer_metrics
 from flam_jax.tokenizer.patches import draw_patches
@@ -34,9 +35,11 @@ class TokenizerStage:
 
     def __init__(self, config: Config, dataset: Any, frozen: Frozen):
         """As `StageClass`."""
-        self.config, self.dataset, self.frozen = config, dataset, frozen
+        self.config, self.dataset = config, dataset
+        lpips = load_metrics(config).lpips if config.tokenizer.lpips_weight else ""
+        self.frozen = frozen if isinstance(lpips, str) else {**frozen, "lpips": lpips}
         self.module = build_tokenizer(config)
-        fields = ("change_weight", "consistency_weight")
+        fields = ("change_weight", "consistency_weight", "lpips_weight")
         self.weights = {name: config.tokenizer[name] for name in fields}
 
     def make_loader(self, rows: Sequence[int] | None = None) -> Loader:
@@ -70,7 +73,9 @@ class TokenizerStage:
             count = max(round(fields.patches_share * patches), 1)
             frames = draw_patches(key, frames, fields.patch_size, count, RARE_PATCH_POWER)
         frames = to_float(frames)
-        return tokenizer_loss(self._output({"params": params}, frames), frames, **self.weights)
+        return tokenizer_loss(
+            self._output({"params": params}, frames), frames, lpips=frozen.get("lpips"), **self.weights
+        )
 
     def prepare(self, frozen: Frozen, batch: Batch) -> Batch:
         return batch
@@ -81,7 +86,7 @@ class TokenizerStage:
     def evaluate(
         self, variables: Mapping[str, Any], step: int, progress: float
     ) -> tuple[Mapping[str, float], Mapping[str, UInt8[np.ndarray, "H W 3"]]]:
-        values = mean_values(functools.partial(self._judge, variables), self._validation)
+        values = mean_values(functools.partial(self._judge, variables, self.frozen), self._validation)
         frames = self._validation[0]["frames"][:NUM_PICTURES, -1]
         reconstruction = to_uint8(np.asarray(self._reconstruct(variables, frames)))
         picture = labelled([("true", frames), ("decoded", reconstruction)])
@@ -117,10 +122,10 @@ class TokenizerStage:
         return self._output(variables, to_float(frames)).reconstruction
 
     @functools.partial(jax.jit, static_argnums=0)
-    def _judge(self, variables: Any, batch: Batch) -> dict[str, jax.Array]:
+    def _judge(self, variables: Any, frozen: Frozen, batch: Batch) -> dict[str, jax.Array]:
         x = to_float(batch["frames"])
         output = self._output(variables, x)
-        loss, parts = tokenizer_loss(output, x, **self.weights)
+        loss, parts = tokenizer_loss(output, x, lpips=frozen.get("lpips"), **self.weights)
         levels = tuple(self.module.levels)
         return {"loss": loss, **parts} | tokenizer_metrics(output, x, levels)
 
