@@ -44,12 +44,12 @@ class ClipCutter:
 
     Attributes:
       cutting: the rules.
-      counts: `frames` seen, `cuts`, `gaps`, frames that are `still`, and frames in no clip (`left over`).
+      counts: `frames` seen, `cuts`, `gaps`, `still frames` that are cut off, and `frames left over`, in no clip.
     """
 
     cutting: Cutting
     counts: dict[str, int] = field(
-        default_factory=lambda: {"frames": 0, "cuts": 0, "gaps": 0, "still": 0, "left over": 0}
+        default_factory=lambda: {"frames": 0, "cuts": 0, "gaps": 0, "still frames": 0, "frames left over": 0}
     )
 
     def clips(self, moments: Iterator[Moment]) -> Iterator[dict[str, np.ndarray]]:
@@ -63,7 +63,7 @@ class ClipCutter:
         used = 0  # of the frames kept, how many lie in a clip already
         for moment, reason in self._marked(moments):
             if reason:
-                counts["left over"] += len(kept) - used
+                counts["frames left over"] += len(kept) - used
                 kept.clear()
                 used = 0
             if moment is None:
@@ -75,7 +75,7 @@ class ClipCutter:
             for _ in range(min(rules.step, rules.length)):
                 kept.popleft()
             used = len(kept)
-        counts["left over"] += len(kept) - used
+        counts["frames left over"] += len(kept) - used
 
     def _marked(self, moments: Iterator[Moment]) -> Iterator[tuple[Moment | None, str]]:
         """Every moment, and why it does not belong to the one before; no moment for one that is left out."""
@@ -96,7 +96,7 @@ class ClipCutter:
                     still_since = None
             before = moment
             if still_since is not None and moment["seconds"] - still_since > rules.still_seconds:
-                counts["still"] += 1
+                counts["still frames"] += 1
                 yield None, "still"
             else:
                 yield moment, reason

@@ -354,7 +354,7 @@ def _why_no_clips(recipe: Recipe, parts: Sequence[_Read]) -> str:
     if errors:
         return errors[0]
     frames = sum(part.counts["frames"] for part in parts)
-    breaks = sum(part.counts[name] for part in parts for name in ("cuts", "gaps", "still"))
+    breaks = sum(part.counts[name] for part in parts for name in ("cuts", "gaps", "still frames"))
     between = " between its cuts, gaps and still stretches" if breaks else ""
     reason = f"shorter than a clip of {recipe.clip_length} frames{between}: {frames} frames"
     notes = [note for part in parts for note in part.notes]

@@ -164,12 +164,14 @@ def read_picture(source: Any) -> UInt8[np.ndarray, "h w 3"]:
     Raises:
       VideoError: it is no picture.
     """
-    from PIL import Image, ImageOps
+    from PIL import Image, ImageOps, UnidentifiedImageError
 
     try:
         with Image.open(source, formats=("PNG", "JPEG")) as image:
             image.load()
             upright = ImageOps.exif_transpose(image)
+    except UnidentifiedImageError as error:
+        raise VideoError("not a picture that can be read (neither PNG nor JPEG)") from error
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise VideoError(f"not a picture that can be read ({reason_of(error)})") from error
     if upright.mode.startswith("I"):  # 16 bits, which Pillow would clip at 255

@@ -1,6 +1,7 @@
 """Fields of the configuration for LeRobot data sets, and their specification."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ def _spec(data: Any) -> DatasetSpec:
         "state": (fields.state, Annotation((ANY_SIZE,), np.float32, "measured state at frame t")),
     }
     return DatasetSpec(
-        label="lerobot",
+        label=f"lerobot {Path(fields.source).name}".strip(),
         height=height,
         width=width,
         annotations={"seconds": SECONDS} | {name: kind for name, (column, kind) in kept.items() if column},

@@ -1,6 +1,7 @@
 """Fields of the configuration for a folder of videos, and its specification."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from data_pipelines.fields import Problem, choice, folder, number, whole
@@ -24,7 +25,7 @@ FIELDS = dict(
 def _spec(data: Any) -> DatasetSpec:
     fields, (height, width) = data.video_folder, data.frame_size
     return DatasetSpec(
-        label="video folder",
+        label=f"video folder {Path(fields.source).name}".strip(),
         height=height,
         width=width,
         annotations={"seconds": SECONDS},

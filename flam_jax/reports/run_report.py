@@ -100,7 +100,7 @@ def _data(card: Mapping[str, Any], pictures: Mapping[str, np.ndarray]) -> dict[s
         ["frames a second", f"{rate:g}" if rate else "as in the files"],
         ["clips", ", ".join(f"{count:,} {split}" for split, count in card["clips"].items())],
         ["split by", unit if card["split_by"] == "source" else "time, with a gap between the splits"],
-        ["left out", ", ".join(f"{count:,} {kind}" for kind, count in card["left_out"].items() if count) or "nothing"],
+        ["left out of clips", ", ".join(f"{count:,} {kind}" for kind, count in card["left_out"].items() if count) or "nothing"],
         [f"sizes of the {unit}s", _counted(card["sizes"])],
         ["their frames a second", _counted(card["rates"])],
         ["other files", _counted(card["ignored"]) or "none"],
@@ -110,8 +110,8 @@ def _data(card: Mapping[str, Any], pictures: Mapping[str, np.ndarray]) -> dict[s
     notes = [[name, "; ".join(texts)] for name, texts in card["notes"].items()]
     return {
         "facts": Table(["", ""], rows),
-        "rejected": Table([f"{unit} not used", "why"], rejected) if rejected else None,
-        "notes": Table([unit, "what is unusual about it"], notes) if notes else None,
+        "rejected": Table([f"{unit}s not used", "why"], rejected) if rejected else None,
+        "notes": Table([f"{unit}s with notes", "note"], notes) if notes else None,
         "preview": png(pictures[PREVIEW]) if PREVIEW in pictures else "",
     }
 

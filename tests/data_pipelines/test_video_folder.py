@@ -210,7 +210,7 @@ def test_still_stretches_are_cut_off_where_asked(tmp_path: Path) -> None:
     kept = prepare(root, tmp_path / "data")
     cut = prepare(root, tmp_path / "data", still_seconds=1.0)
     assert cut.card is not None
-    assert 45 < cut.card.left_out["still"] < 55
+    assert 45 < cut.card.left_out["still frames"] < 55
     assert 0 < cut.num_frames < kept.num_frames - 40
 
 
