@@ -199,6 +199,14 @@ def test_a_field_that_came_later_has_its_default_in_older_configurations() -> No
     assert ("dynamics.gone", 3, "nothing") in differences(tree, config, "dynamics")
 
 
+def test_an_experiment_is_found_by_its_name_where_a_folder_has_that_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "nuplan").mkdir()
+    assert load_config("nuplan", "debug").data.name == "nuplan"
+
+
 def test_the_identity_of_a_run_is_of_what_decides_its_result() -> None:
     """Where and how fast it runs does not count, nor does a field of another data set."""
     config = load_config("multigrid", "cpu")

@@ -159,8 +159,8 @@ def test_ci_installs_what_the_readme_tests_with() -> None:
 
 
 # The TPU's compiler takes a minute; tests/test_topology.py has shorter plans. Procgen runs from nothing to its report,
-# as MultiGrid does for all tests of the group.
-TAKES_LONG = ("flam_jax.topology", "experiments/procgen.py")
+# as MultiGrid does for all tests of the group. tests/test_reproduce.py has a smaller study.
+TAKES_LONG = ("flam_jax.topology", "experiments/procgen.py", "flam_jax.reproduce")
 
 
 @pytest.mark.xdist_group("debug_run")

@@ -45,12 +45,12 @@ def find_experiment(path: str) -> str:
     if os.path.isfile(path):
         return path
     shown = truncate(path) or "''"
-    if os.path.isdir(path):
-        raise ConfigError(f"--config: {shown} is a folder, expected a Python file")
     name = path.removeprefix("experiments/").removesuffix(".py")
     known = {file.stem: file for file in experiments()}
-    if name in known:
+    if name in known:  # also where a folder, perhaps of data, has that name
         return str(known[name])
+    if os.path.isdir(path):
+        raise ConfigError(f"--config: {shown} is a folder, expected a Python file")
     raise ConfigError(f"--config: no such file: {shown}; experiments by name: {', '.join(known)}")
 
 

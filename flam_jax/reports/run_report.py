@@ -100,7 +100,7 @@ def _data(card: Mapping[str, Any], pictures: Mapping[str, np.ndarray]) -> dict[s
         ["frames a second", f"{rate:g}" if rate else "as in the files"],
         ["clips", ", ".join(f"{count:,} {split}" for split, count in card["clips"].items())],
         ["split by", unit if card["split_by"] == "source" else "time, with a gap between the splits"],
-        ["left out of clips", ", ".join(f"{count:,} {kind}" for kind, count in card["left_out"].items() if count) or "nothing"],
+        ["left out of clips", _counted(card["left_out"]) or "nothing"],
         [f"sizes of the {unit}s", _counted(card["sizes"])],
         ["their frames a second", _counted(card["rates"])],
         ["other files", _counted(card["ignored"]) or "none"],
@@ -118,7 +118,7 @@ def _data(card: Mapping[str, Any], pictures: Mapping[str, np.ndarray]) -> dict[s
 
 def _counted(counts: Mapping[str, int], most: int = 8) -> str:
     """A histogram in words, its greatest entries."""
-    told = [f"{name} ({count:,})" for name, count in list(counts.items())[:most]]
+    told = [f"{name} ({count:,})" for name, count in list(counts.items())[:most] if count]
     return ", ".join(told) + (f" and {len(counts) - most} more" if len(counts) > most else "")
 
 

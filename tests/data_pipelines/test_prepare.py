@@ -266,3 +266,27 @@ def test_the_folder_holds_the_data_set_and_nothing_else(make_config: MakeConfig,
     assert sorted(file.name for file in directory.iterdir()) == sorted(
         [*records, "dataset_info.json", "features.json", "median_frame.npy"]
     )
+
+
+def test_an_error_of_reading_is_not_told_as_one_of_writing(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a builder reads to make records, such as the files of an environment, may be missing too."""
+    from data_pipelines.multigrid.builder import Multigrid
+
+    def broken(*arguments: Any) -> Any:
+        raise FileNotFoundError(2, "No such file or directory", "tiles.png")
+
+    monkeypatch.setattr(Multigrid, "make_unit", broken)
+    with pytest.raises(DataError, match=r"^multigrid cannot be made: tiles\.png No such file or directory$"):
+        prepare(make_config(), show_progress=False)
+    monkeypatch.undo()
+
+    def full(*arguments: Any) -> Any:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("data_pipelines.builder.ArrayRecordWriter", full)
+    with pytest.raises(DataError, match=r"^config\.data\.path: cannot write to .*No space left"):
+        prepare(make_config(), show_progress=False)
+    monkeypatch.undo()
+    assert len(prepare(make_config(), show_progress=False).split("train")) == 16
