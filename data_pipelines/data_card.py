@@ -58,7 +58,9 @@ class DataCard:
         """Lines for logs: what was used, and the first of what was not."""
         hours = f"{self.seconds / 3600:.2f} hours" if self.seconds >= 360 else f"{self.seconds:.0f} seconds"
         lines = [f"{self.summary()['used']} {self.unit}s used, {hours} of video; split by {self.split_by}"]
-        lines += [f"not used: {name}: {reason}" for name, reason in list(self.rejected.items())[:5]]
+        # A name may hold anything, also what moves the cursor of a terminal.
+        shown = [name if name.isprintable() else ascii(name) for name in self.rejected][:5]
+        lines += [f"not used: {name}: {reason}" for name, reason in zip(shown, self.rejected.values(), strict=False)]
         more = len(self.rejected) - 5
         return [*lines, f"not used: {more} more, listed in {FILE}"] if more > 0 else lines
 

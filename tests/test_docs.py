@@ -159,7 +159,7 @@ def test_ci_installs_what_the_readme_tests_with() -> None:
 
 
 # The TPU's compiler takes a minute; tests/test_topology.py has shorter plans. Procgen runs from nothing to its report,
-# as MultiGrid does for all tests of the group. tests/test_reproduce.py has a smaller study.
+# as MultiGrid does for all tests of the group. The study trains two models.
 TAKES_LONG = ("flam_jax.topology", "experiments/procgen.py", "flam_jax.reproduce")
 
 

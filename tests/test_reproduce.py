@@ -236,6 +236,7 @@ def test_tuning_tries_no_model_less_often_than_flam_and_never_looks_at_the_test_
     assert not {cell.folder for cell in cells("all", "cpu")} & {cell.folder for cell in cells("tuning", "cpu")}
 
 
+@pytest.mark.long
 @pytest.mark.xdist_group("debug_run")
 def test_a_study_from_nothing_and_again(debug_run):
     command = [sys.executable, "-m", "flam_jax.reproduce", "--study=multigrid", "--preset=debug"]

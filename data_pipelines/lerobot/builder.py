@@ -79,7 +79,7 @@ class LeRobot(ImportBuilder):
         fields = recipe.variant
         rate = Layout.of(Path(recipe.source)).rate
         gap = 1.5 * fields["stride"] / rate
-        return Cutting(recipe.clip_length, fields["step"] or recipe.clip_length, longest_gap=gap)
+        return Cutting(recipe.clip_length, fields["step"], longest_gap=gap)
 
 
 def _episodes(recipe: Recipe) -> tuple[Layout, Sequence[Episode]]:

@@ -1,12 +1,12 @@
 """Fields of the configuration for LeRobot data sets, and their specification."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from data_pipelines.fields import Problem, choice, folder, text, whole
+from data_pipelines.fields import folder, text
+from data_pipelines.import_fields import IMPORT_FIELDS, import_problems, import_variant
 from data_pipelines.spec import ANY_SIZE, SECONDS, Annotation, DatasetSpec, Definition
 
 FIELDS = dict(
@@ -14,9 +14,7 @@ FIELDS = dict(
     camera=text("", "name of the camera, such as observation.images.top; empty: the only one"),
     action=text("action", "name of the continuous action that is kept for probes; empty: none"),
     state=text("observation.state", "name of the state that is kept for probes; empty: none"),
-    stride=whole(1, "every how many-th frame is taken", 1, 1000),
-    fit=choice(("crop", "letterbox", "stretch"), "how a frame of another shape is made to fit"),
-    clip_step=whole(0, "frames from the start of a clip to the next one's; 0: clip_length, without overlap", 0, 10_000),
+    **IMPORT_FIELDS,
 )
 
 
@@ -36,20 +34,8 @@ def _spec(data: Any) -> DatasetSpec:
 
 def _variant(data: Any) -> dict[str, Any]:
     fields = data.lerobot
-    return {
-        "camera": fields.camera,
-        "action": fields.action,
-        "state": fields.state,
-        "stride": fields.stride,
-        "fit": fields.fit,
-        "step": fields.clip_step,
-    }
-
-
-def _problems(data: Any) -> Iterator[Problem]:
-    step = data.lerobot.clip_step
-    if step > data.clip_length:
-        yield "lerobot.clip_step", step, f"at most data.clip_length = {data.clip_length}"
+    names = {"camera": fields.camera, "action": fields.action, "state": fields.state}
+    return names | import_variant(data)
 
 
 DEFINITION = Definition(
@@ -58,6 +44,6 @@ DEFINITION = Definition(
     variant=_variant,
     builder="data_pipelines.lerobot.builder:LeRobot",
     reads="lerobot.source",
-    problems=_problems,
+    problems=import_problems,
     extra="lerobot",
 )

@@ -70,8 +70,7 @@ class NuPlan(ImportBuilder):
     @staticmethod
     def cutting(recipe: Recipe) -> Cutting:
         fields = recipe.variant
-        step = fields["step"] or recipe.clip_length
-        return Cutting(recipe.clip_length, step, longest_gap=1.5 * fields["stride"] / RATE)
+        return Cutting(recipe.clip_length, fields["step"], longest_gap=1.5 * fields["stride"] / RATE)
 
 
 def _logs(recipe: Recipe) -> list[Path]:

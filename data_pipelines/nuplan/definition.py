@@ -1,11 +1,11 @@
 """nuPlan's fields of the configuration and its specification."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
-from data_pipelines.fields import Problem, choice, folder, whole
+from data_pipelines.fields import choice, folder, whole
+from data_pipelines.import_fields import IMPORT_FIELDS, import_problems, import_variant
 from data_pipelines.spec import SECONDS, Annotation, DatasetSpec, Definition
 
 RATE = 10.0  # frames a second of its cameras
@@ -15,9 +15,7 @@ FIELDS = dict(
     source=folder("", "folder of the download, with splits and sensor_blobs"),
     camera=choice(CAMERAS, "the camera"),
     tracks=whole(16, "other road users that are kept for probes, the nearest", 1, 256),
-    stride=whole(1, "of ten frames a second, every how many-th is taken", 1, 100),
-    fit=choice(("crop", "letterbox", "stretch"), "how a frame of another shape is made to fit"),
-    clip_step=whole(0, "frames from the start of a clip to the next one's; 0: clip_length, without overlap", 0, 10_000),
+    **IMPORT_FIELDS,
 )
 
 
@@ -38,20 +36,7 @@ def _spec(data: Any) -> DatasetSpec:
 
 
 def _variant(data: Any) -> dict[str, Any]:
-    fields = data.nuplan
-    return {
-        "camera": fields.camera,
-        "tracks": fields.tracks,
-        "stride": fields.stride,
-        "fit": fields.fit,
-        "step": fields.clip_step,
-    }
-
-
-def _problems(data: Any) -> Iterator[Problem]:
-    step = data.nuplan.clip_step
-    if step > data.clip_length:
-        yield "nuplan.clip_step", step, f"at most data.clip_length = {data.clip_length}"
+    return {"camera": data.nuplan.camera, "tracks": data.nuplan.tracks} | import_variant(data)
 
 
 DEFINITION = Definition(
@@ -60,5 +45,5 @@ DEFINITION = Definition(
     variant=_variant,
     builder="data_pipelines.nuplan.builder:NuPlan",
     reads="nuplan.source",
-    problems=_problems,
+    problems=import_problems,
 )

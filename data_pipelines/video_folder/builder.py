@@ -61,7 +61,7 @@ class VideoFolder(ImportBuilder):
         fields = recipe.variant
         # A frame that cannot be read leaves a gap of one; times of files are not that even.
         gap = 1.5 * fields["stride"] / fields["rate"] if fields["rate"] else LONGEST_HOLD
-        return Cutting(recipe.clip_length, fields["step"] or recipe.clip_length, fields["cut"], fields["still"], gap)
+        return Cutting(recipe.clip_length, fields["step"], fields["cut"], fields["still"], gap)
 
 
 def _facts(recipe: Recipe, one: Candidate) -> Facts:

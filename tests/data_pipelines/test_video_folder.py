@@ -71,6 +71,8 @@ REJECTED = {
     "pipe.mp4": "not a file",
     "link.mp4": "a link: links are not followed",
     "link out": "a link to a folder: links are not followed",
+    "two\nlines \x1b[2J.mp4": "empty",
+    "not utf-8 ?.mp4": "empty",
     "one picture": "a folder of one picture, or of links: expected two pictures or more",
 }
 
@@ -91,7 +93,8 @@ def test_every_kind_of_file_is_used_or_named_with_a_reason(zoo: Dataset) -> None
     assert card.clips == {name: len(zoo.split(name)) for name in SPLITS}
     lines = zoo.describe().splitlines()
     assert f"{len(USED)} files used" in lines[1]
-    assert "not used: 6 more, listed in card.json" in lines
+    assert "not used: 8 more, listed in card.json" in lines
+    assert all(line.isprintable() for line in lines)
 
 
 @pytest.mark.parametrize("name", sorted(USED - {"moving.gif"}))
@@ -274,7 +277,7 @@ def test_a_start_after_a_kill_goes_on(tmp_path: Path) -> None:
     root = tmp_path / "videos"
     root.mkdir()
     for number in range(12):
-        videos.write_video(root / f"{number}.mp4", videos.walking(400, 96, 128, seed=number))
+        videos.write_video(root / f"{number}.mp4", videos.walking(200, 96, 128, seed=number))
     config = configured(root, tmp_path / "data")
     process = multiprocessing.get_context("spawn").Process(target=_prepare, args=(config.data.to_dict(),))
     process.start()

@@ -153,6 +153,9 @@ def write_zoo(root: Path) -> None:
     write_pictures(root / "one picture", walking(1))
     broken = write_pictures(root / "broken pictures", walking(12, seed=21))
     (broken / "frame 11.png").write_bytes(b"\x89PNG nothing")
+    (root / "two\nlines \x1b[2J.mp4").touch()
+    with open(os.fsencode(root) + b"/not utf-8 \xff.mp4", "wb"):
+        pass
     (root / "notes.txt").write_text("not a video")
     (root / ".hidden.mp4").write_text("not seen")
 

@@ -47,7 +47,7 @@ def test_mapped_factors_equal_a_loop_over_factors(sized):
 
 
 def test_an_untrained_model_predicts_that_little_changes():
-    model, _, features = make_model(SIZES[1])
+    model, _, features = make_model(SIZES[0])
     variables = jax.jit(model.init)({"params": jax.random.key(1), "action": jax.random.key(2)}, features)
     change = apply(model, variables, features).next_features - features[:, :-1]
     assert 0.0 < float(jnp.abs(change).max()) < 0.1 * float(features.std())

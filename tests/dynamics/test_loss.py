@@ -71,7 +71,7 @@ def test_passes_after_the_first_can_wait():
     assert max_difference(one, three) > 1e-2
 
 
-@pytest.mark.parametrize("name", ["flam", "paper"])
+@pytest.mark.parametrize("name", ["flam", pytest.param("paper", marks=pytest.mark.long)])
 def test_steps_of_training_lower_the_loss(name):
     model, _, features, _ = make(name)
     variables = jax.jit(model.init)({"params": jax.random.key(0), "action": jax.random.key(1)}, features)

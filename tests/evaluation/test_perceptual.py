@@ -174,7 +174,7 @@ def test_lpips_is_a_term_of_the_tokenizers_loss_where_its_weights_are(folder: Pa
         batch = {"frames": next(stage.make_loader())["frames"]}
         variables = stage.init(jax.random.key(0), stage.frozen, batch)
         arguments = (stage.frozen, batch, jax.random.key(1), jnp.float32(0))
-        (loss, parts), gradient = jax.value_and_grad(stage.loss, has_aux=True)(variables["params"], *arguments)
+        (loss, parts), gradient = jax.jit(jax.value_and_grad(stage.loss, has_aux=True))(variables["params"], *arguments)
         values, _ = stage.evaluate(variables, 0, 0.0)
         found[weight, place == folder] = (loss, parts, gradient, values)
     without, with_it, no_weights = found.values()

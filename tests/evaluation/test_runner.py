@@ -62,7 +62,12 @@ def test_the_file_holds_what_is_promised(folder):
     assert math.isclose(sum(result["actions"]["kl_per_factor"]), result["actions"]["kl"], abs_tol=1e-3)
 
 
-@pytest.mark.parametrize("name", ["genie", "playslot", "slotformer", "action_conditioned"])
+IN_SHORT = ("playslot", "action_conditioned")
+
+
+@pytest.mark.parametrize(
+    "name", [*IN_SHORT, *(pytest.param(name, marks=pytest.mark.long) for name in ("genie", "slotformer"))]
+)
 def test_baselines_are_scored_and_reported_as_flam_is(name, tmp_path):
     """One slot and a codebook; a code with a variation; no actions at all; true ones."""
     for stage in ("tokenizer", "dynamics"):
