@@ -40,6 +40,7 @@ def small(tmp_path, **data):
     return validate(config)
 
 
+@pytest.mark.long
 def test_a_data_set_in_one_folder_trains_evaluates_and_reports(dots, tmp_path):
     assert main.guarded_run(small(tmp_path), tmp_path / "run") == 0
     result = json.loads((tmp_path / "run" / "evaluation.json").read_text())
@@ -90,6 +91,7 @@ def test_mistakes_in_its_fields_are_told_like_all_others(dots, tmp_path):
         validate(config)
 
 
+@pytest.mark.long
 def test_a_model_in_one_file_trains_evaluates_and_reports(dots, linear, tmp_path):
     config = small(tmp_path)
     config.dynamics.name = "linear"

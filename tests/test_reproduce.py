@@ -43,7 +43,7 @@ def in_the_repository(monkeypatch):
 @pytest.mark.parametrize(
     ("study", "preset"),
     [
-        pytest.param(study, preset, marks=() if preset in ("cpu", "debug") else pytest.mark.long)
+        pytest.param(study, preset, marks=() if preset == "debug" or study == "multigrid" else pytest.mark.long)
         for study in ("multigrid", "procgen", "agents", "slots", "ablations")
         for preset in PRESETS
         if (study, preset) != ("procgen", "gpu")  # is for MultiGrid alone
