@@ -26,7 +26,7 @@ os.environ.setdefault("JAX_NUMPY_RANK_PROMOTION", "raise")
 # Tracing makes millions of objects that live: looking for dead ones among them took a tenth of the time.
 gc.set_threshold(300_000, 50, 1_000)
 # Groups of tests that take longest, the longest first.
-_SLOW = ("debug_run", "test_experiments", "test_interface", "test_stages", "test_runner", "test_topology")
+_SLOW = ("debug_run", "test_field_effects", "test_interface", "test_stages", "test_runner", "test_experiments")
 _MOST_MEMORY = 3 * 2**30  # bytes that a test process keeps from one file to the next
 
 
