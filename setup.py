@@ -12,7 +12,7 @@ EXTRAS = {
     "procgen": ["envpool>=1.2.5", "PyQt5-Qt5>=5.15.2; sys_platform != 'linux' or platform_machine == 'x86_64'"],
 }
 # Decodes video files.
-EXTRAS["video"] = ["av>=14.0"]
+EXTRAS["video"] = ["av>=14.2"]
 # Reads LeRobot data sets.
 EXTRAS["lerobot"] = [*EXTRAS["video"], "pyarrow>=16.0"]
 # Reads the published weights of LPIPS and FVD, which are then converted.
