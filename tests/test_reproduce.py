@@ -29,7 +29,7 @@ from flam_jax.studies.definitions import (
     TUNING_SEEDS,
 )
 from tests import readme
-from tests.test_experiments import SHAPES
+from tests.test_field_effects import SHAPES
 
 ROOT = Path(__file__).parents[1]
 SPECIAL = (BETA_WARMUP, LONGER_WINDOWS)  # what some models have of their own, by preset and model

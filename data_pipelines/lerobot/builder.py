@@ -1,8 +1,7 @@
 """TFDS builder of the clips of a LeRobot data set."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -57,7 +56,7 @@ class LeRobot(ImportBuilder):
     def moments(recipe: Recipe, source: Source, start: float, stop: float, notes: list[str]) -> Iterator[Moment]:
         where, fields = source.where, recipe.variant
         rate, length = where["rate"], where["length"]
-        rows = _rows(Path(where["table"]), where["number"], length, fields)
+        rows = _rows(recipe, Path(where["table"]), where["number"], length)
         half = 0.5 / rate  # times are rounded: a frame is told by the nearest
         video = VideoFile(Path(where["video"]), notes)
         begin = where["start"] + start
@@ -68,7 +67,7 @@ class LeRobot(ImportBuilder):
             number = round((seconds - where["start"]) * rate)
             found += 1
             if number % fields["stride"] == 0 and number < length:
-                values = {name: np.asarray(column[number], np.float32) for name, column in rows.items()}
+                values = {name: column[number] for name, column in rows.items()}
                 yield values | {"frames": frame, "seconds": np.float32(number / rate)}
         expected = round((end - begin) * rate)
         if found < expected:
@@ -99,8 +98,9 @@ def _size(video: Path) -> str | DataError:
     return f"{round(facts.width)}x{round(facts.height)}"
 
 
-def _rows(table: Path, number: int, length: int, fields: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """What is kept of an episode, one row a frame, in the order of its frames."""
+def _rows(recipe: Recipe, table: Path, number: int, length: int) -> dict[str, np.ndarray]:
+    """What is kept of an episode, f32[t n], one row a frame, in the order of its frames."""
+    fields, sizes = recipe.variant, Layout.of(Path(recipe.source)).sizes
     columns = {name: fields[key] for name, key in (("controls", "action"), ("state", "state")) if fields[key]}
     if not columns:
         return {}
@@ -108,4 +108,10 @@ def _rows(table: Path, number: int, length: int, fields: Mapping[str, Any]) -> d
     order = np.argsort(read["frame_index"])
     if len(order) != length:
         raise VideoError(f"{table.name} has {len(order)} of its {length} rows")
-    return {name: read[column][order].reshape(length, -1) for name, column in columns.items()}
+    rows = {}
+    for name, column in columns.items():
+        try:
+            rows[name] = read[column][order].astype(np.float32).reshape(length, sizes[column])
+        except ValueError as error:
+            raise VideoError(f"{table.name}: {column} is not {sizes[column]} numbers a frame") from error
+    return rows

@@ -11,6 +11,7 @@ from data_pipelines.errors import DataError, missing_extra
 from data_pipelines.metadata import MetadataError, read_json
 
 _MOST_BYTES = 256 * 2**20
+_MOST = 10**8  # frames, episodes or seconds
 _EPISODES_A_CHUNK = 1000  # where the data set does not say
 
 
@@ -112,7 +113,11 @@ class Layout:
           DataError: their list cannot be read.
         """
         self._inside(self.root / "videos" / camera)
-        return self._episodes_of_files(camera) if self.version == "3.0" else self._files_of_episodes(camera)
+        found = self._episodes_of_files(camera) if self.version == "3.0" else self._files_of_episodes(camera)
+        for episode in found:
+            if not (0 <= episode.number < _MOST and 0 < episode.length < _MOST and 0 <= episode.start < _MOST):
+                raise DataError(f"{self.root}/meta: episode {episode.number} of {episode.length} frames cannot be")
+        return found
 
     def _files_of_episodes(self, camera: str) -> list[Episode]:
         file, chunk = self.root / "meta" / "episodes.jsonl", self.info.get("chunks_size", _EPISODES_A_CHUNK)

@@ -96,11 +96,12 @@ def read_images(file: Path, camera: str) -> Images:
     rows = _select(file, _IMAGES, (camera,))
     if not rows:
         raise VideoError(f"no pictures of {camera}")
-    names, stamps, x, y, *quaternion = zip(*rows, strict=True)
-    times = np.asarray(stamps, np.int64)
-    w, i, j, k = (np.asarray(part, np.float64) for part in quaternion)
+    names, stamps, *pose = zip(*rows, strict=True)
+    with _numbers():
+        times = np.asarray(stamps, np.int64)
+        x, y, w, i, j, k = (np.asarray(part, np.float64) for part in pose)
     heading = np.arctan2(2 * (w * k + i * j), 1 - 2 * (j * j + k * k))
-    poses = np.stack([np.asarray(x, np.float64), np.asarray(y, np.float64), heading], axis=-1)
+    poses = np.stack([x, y, heading], axis=-1)
     return Images([str(name) for name in names], (times - times[0]) / 1e6, poses, int(times[0]))
 
 
@@ -115,8 +116,19 @@ def read_boxes(file: Path, origin: int) -> Boxes:
         return Boxes(np.zeros(0), np.zeros(0, np.int64), np.zeros((0, 3)))
     stamps, tokens, *pose = zip(*rows, strict=True)
     _, numbers = np.unique([str(token) for token in tokens], return_inverse=True)
-    poses = np.stack([np.asarray(part, np.float64) for part in pose], axis=-1)
-    return Boxes((np.asarray(stamps, np.int64) - origin) / 1e6, numbers.astype(np.int64), poses)
+    with _numbers():
+        poses = np.stack([np.asarray(part, np.float64) for part in pose], axis=-1)
+        times = np.asarray(stamps, np.int64)
+    return Boxes((times - origin) / 1e6, numbers.astype(np.int64), poses)
+
+
+@contextlib.contextmanager
+def _numbers() -> Iterator[None]:
+    """A column of SQLite may hold anything."""
+    try:
+        yield
+    except (TypeError, ValueError, OverflowError) as error:
+        raise VideoError("not a log that can be read (times or places are no numbers)") from error
 
 
 def _select(file: Path, query: str, values: tuple[str, ...]) -> list[tuple]:

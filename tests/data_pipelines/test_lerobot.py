@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as parquet
 import pytest
 
 import data_pipelines
@@ -78,10 +80,27 @@ def test_a_missing_video_and_missing_rows_are_named(tmp_path: Path) -> None:
     root = robots.write_old(tmp_path / "old", [24] * 14)
     (root / "videos" / "chunk-000" / robots.CAMERAS[0] / "episode_000003.mp4").unlink()
     (root / "data" / "chunk-000" / "episode_000005.parquet").write_bytes(b"PAR1")
+    wrong = pa.table({"action": [[1.0, 2.0, 3.0]] * 24, "observation.state": [["a", "b"]] * 24} | numbered(6, 24))
+    parquet.write_table(wrong, root / "data" / "chunk-000" / "episode_000006.parquet")
     card = prepare(root, tmp_path / "data").card
     assert card is not None
     assert card.rejected["episode 3"].startswith("episode_000003.mp4: cannot be read: No such file")
     assert "episode_000005.parquet cannot be read" in card.rejected["episode 5"]
+    assert card.rejected["episode 6"] == "episode_000006.parquet: action is not 2 numbers a frame"
+
+
+def numbered(episode: int, length: int) -> dict[str, list[int]]:
+    return {"frame_index": list(range(length)), "episode_index": [episode] * length}
+
+
+def test_episodes_that_cannot_be_are_one_line(tmp_path: Path) -> None:
+    root = robots.write_new(tmp_path / "new", [24] * 3)
+    file = root / "meta" / "episodes" / "chunk-000" / "file-000.parquet"
+    rows = parquet.read_table(file).to_pydict()
+    for change in ({"length": [24, -1, 24]}, {f"videos/{robots.CAMERAS[0]}/from_timestamp": [0.0, float("nan"), 0.0]}):
+        parquet.write_table(pa.table(rows | change), file)
+        with pytest.raises(DataError, match=r"/meta: episode 1 of .* frames cannot be"):
+            prepare(root, tmp_path / "data")
 
 
 WRONG = {

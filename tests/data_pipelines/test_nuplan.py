@@ -73,7 +73,7 @@ def test_no_clip_goes_over_a_picture_that_is_missing(download: Path, tmp_path: P
 
 
 def test_logs_that_cannot_be_read_or_have_no_pictures_are_named(tmp_path: Path) -> None:
-    root = driving.write_nuplan(tmp_path / "nuplan")
+    root = driving.write_nuplan(tmp_path / "nuplan", logs=12)
     logs = sorted((root / "splits" / "mini").glob("*.db"))
     logs[0].write_bytes(b"SQLite format 3\0 nothing more")
     blobs = root / "sensor_blobs" / logs[1].stem
@@ -81,14 +81,18 @@ def test_logs_that_cannot_be_read_or_have_no_pictures_are_named(tmp_path: Path) 
     with sqlite3.connect(logs[2]) as base:
         base.execute("UPDATE image SET filename_jpg = '../../' || filename_jpg")
     base.close()
+    with sqlite3.connect(logs[3]) as base:
+        base.execute("UPDATE ego_pose SET x = 'east'")
+    base.close()
     before = {file: file.stat().st_mtime_ns for file in root.rglob("*")}
     card = prepare(root, tmp_path / "data").card
     assert before == {file: file.stat().st_mtime_ns for file in root.rglob("*")}
     assert card is not None
-    reasons = [card.rejected[f"splits/mini/{log.name}"] for log in logs[:3]]
+    reasons = [card.rejected[f"splits/mini/{log.name}"] for log in logs[:4]]
     assert reasons[0].startswith("not a log that can be read")
     assert reasons[1].startswith("no pictures of it in sensor_blobs/")
     assert reasons[2].startswith("shorter than a clip")
+    assert reasons[3] == "not a log that can be read (times or places are no numbers)"
 
 
 def test_a_folder_that_is_no_download_is_one_line(tmp_path: Path) -> None:
