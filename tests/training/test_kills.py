@@ -14,7 +14,7 @@ from flam_jax.checkpoints import Checkpoints
 from flam_jax.metrics_file import read_metrics
 
 ROOT = Path(__file__).parents[2]
-KILLS = 20
+KILLS = 12
 
 
 def launch(workdir: Path, kills: int, data: Path, checkpoint_every: int) -> dict[str, Any]:
