@@ -1,7 +1,7 @@
 """Cuts a video into clips: never across a cut of scenes, a gap in time, or a stretch in which nothing moves."""
 
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -113,12 +113,6 @@ class ClipCutter:
         return "cuts" if change > self.cutting.cut_threshold and change > _TIMES_THE_USUAL * usual else ""
 
 
-def add_counts(total: dict[str, int], counts: Mapping[str, int]) -> None:
-    """Adds counts to others."""
-    for name, count in counts.items():
-        total[name] = total.get(name, 0) + count
-
-
 def _change(before: np.ndarray, after: np.ndarray) -> float:
     return float(np.abs(before.astype(np.int16) - after).mean()) / 255
 
@@ -127,4 +121,4 @@ def _is_still(before: np.ndarray, after: np.ndarray) -> bool:
     return int(np.abs(before.astype(np.int16) - after).max()) <= _STILL
 
 
-__all__ = ["ClipCutter", "Cutting", "Moment", "add_counts"]
+__all__ = ["ClipCutter", "Cutting", "Moment"]

@@ -1,8 +1,9 @@
 """The data card: what was read from a source, what was left out and why, and a picture of it, beside the records."""
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ class DataCard:
     left_out: Mapping[str, int]
     sizes: Mapping[str, int]
     rates: Mapping[str, int]
-    listing: str = field(default="")
+    listing: str
 
     def describe(self) -> list[str]:
         """Lines for logs: what was used, and the first of what was not."""
@@ -136,10 +137,7 @@ PREVIEW_FRAMES = _COLUMNS * _ROWS
 
 def histogram(values: Sequence[Any]) -> dict[str, int]:
     """How often every value comes, the most frequent first."""
-    counts: dict[str, int] = {}
-    for value in values:
-        counts[str(value)] = counts.get(str(value), 0) + 1
-    return dict(sorted(counts.items(), key=lambda item: -item[1]))
+    return dict(Counter(map(str, values)).most_common())
 
 
 __all__ = ["FILE", "PREVIEW", "PREVIEW_FRAMES", "DataCard", "histogram", "preview_sheet", "read_preview"]

@@ -12,6 +12,7 @@ import math
 import os
 import shutil
 import stat
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -20,7 +21,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from data_pipelines.builder import RecordBuilder, clips_of_a_file, make_serializer, open_records
-from data_pipelines.clips import ClipCutter, Cutting, Moment, add_counts
+from data_pipelines.clips import ClipCutter, Cutting, Moment
 from data_pipelines.data_card import PREVIEW_FRAMES, DataCard, histogram, preview_sheet
 from data_pipelines.errors import DataError
 from data_pipelines.generation import num_processes, run_tasks
@@ -239,11 +240,11 @@ class ImportBuilder(RecordBuilder, skip_registration=True):
     def _make_card(
         self, found: Found, of_source: Sequence[Sequence[tuple[_Task, _Read]]], rejected: dict[str, str], split_by: str
     ) -> DataCard:
-        counts: dict[str, int] = {}
+        counts: Counter[str] = Counter()
         notes, seconds = {}, 0.0
         for source, parts in zip(found.sources, of_source, strict=True):
             for _, entry in parts:
-                add_counts(counts, entry.counts)
+                counts.update(entry.counts)
                 seconds += _covered(entry.clips)
             told = [*source.notes, *(note for _, entry in parts for note in entry.notes)]
             if told and source.name not in rejected:
@@ -262,7 +263,7 @@ class ImportBuilder(RecordBuilder, skip_registration=True):
             rejected=rejected,
             ignored=found.ignored,
             notes=notes,
-            left_out=counts,
+            left_out=dict(counts),
             sizes=histogram([source.size for source in used]),
             rates=histogram([f"{source.rate:.4g}" for source in used]),
             listing=self._listing,

@@ -153,7 +153,7 @@ def fit_picture(pixels: UInt8[np.ndarray, "h w 3"], fit: Fit) -> Frame:
     height, width = fit.scaled(*pixels.shape[:2])
     if (height, width) == pixels.shape[:2]:
         return fit.place(pixels)
-    shrinks = height < pixels.shape[0]
+    shrinks = height * width < pixels.shape[0] * pixels.shape[1]
     filtering = Image.Resampling.BOX if shrinks else Image.Resampling.BICUBIC
     return fit.place(np.asarray(Image.fromarray(pixels).resize((width, height), filtering)))
 
