@@ -1,6 +1,7 @@
 """What the TFDS builders share: the features of a clip, and record files written on several processes."""
 
 import contextlib
+import math
 import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,7 +21,7 @@ from data_pipelines.spec import DatasetSpec
 
 take_folders_literally()  # here, so that the processes that write records do it too
 
-# Raw bytes of frames per record file. A process holds one file in memory, and reports when it is written.
+# Raw bytes per record file. A process holds one file in memory, and reports when it is written.
 _SHARD_BYTES = 32 * 2**20
 _FORMAT = file_adapters.FileFormat.ARRAY_RECORD
 
@@ -104,7 +105,7 @@ class RecordBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
 
     def shards(self) -> dict[str, list[list[Unit]]]:
         """The units of each record file of each split."""
-        limit = clips_of_a_file(self.recipe)
+        limit = clips_of_a_file(self.recipe, self.spec)
         shards: dict[str, list[list[Unit]]] = {}
         for name, units in self.planned.items():
             shards[name] = [[]]
@@ -226,9 +227,10 @@ def make_serializer(recipe: Recipe, spec: DatasetSpec) -> Callable[[dict[str, An
     return lambda record: serializer.serialize_example(features.encode_example(record))
 
 
-def clips_of_a_file(recipe: Recipe) -> int:
+def clips_of_a_file(recipe: Recipe, spec: DatasetSpec) -> int:
     """How many clips a record file holds, at most, unless one unit has more."""
-    return max(1, _SHARD_BYTES // (recipe.clip_length * recipe.height * recipe.width * 3))
+    fields = record_fields(recipe, spec).values()
+    return max(1, _SHARD_BYTES // sum(abs(math.prod(field.shape)) * field.dtype.itemsize for field in fields))
 
 
 @contextlib.contextmanager

@@ -5,17 +5,20 @@ from typing import Any
 
 from data_pipelines.fields import Field, Problem, choice, whole
 
-IMPORT_FIELDS: Mapping[str, Field] = dict(
+CLIP_FIELDS: Mapping[str, Field] = dict(
     stride=whole(1, "every how many-th frame is taken", 1, 1000),
-    fit=choice(("crop", "letterbox", "stretch"), "how a frame of another shape is made to fit"),
     clip_step=whole(0, "frames from the start of a clip to the next one's; 0: clip_length, without overlap", 0, 10_000),
+)
+IMPORT_FIELDS: Mapping[str, Field] = dict(
+    fit=choice(("crop", "letterbox", "stretch"), "how a frame of another shape is made to fit"), **CLIP_FIELDS
 )
 
 
 def import_variant(data: Any) -> dict[str, Any]:
     """What these fields of a configuration's `data` node decide, for `Definition.variant`."""
     fields = data[data.name]
-    return {"stride": fields.stride, "fit": fields.fit, "step": fields.clip_step or data.clip_length}
+    fit = {"fit": fields.fit} if "fit" in fields else {}
+    return {"stride": fields.stride, **fit, "step": fields.clip_step or data.clip_length}
 
 
 def import_problems(data: Any) -> Iterator[Problem]:
@@ -25,4 +28,4 @@ def import_problems(data: Any) -> Iterator[Problem]:
         yield f"{data.name}.clip_step", step, f"at most data.clip_length = {data.clip_length}"
 
 
-__all__ = ["IMPORT_FIELDS", "import_problems", "import_variant"]
+__all__ = ["CLIP_FIELDS", "IMPORT_FIELDS", "import_problems", "import_variant"]

@@ -159,6 +159,11 @@ class ImportBuilder(RecordBuilder, skip_registration=True):
             return []
         return [] if same else [f"{recipe.source} has changed since it was read; the records are as they were"]
 
+    @property
+    def _mirrors(self) -> bool:
+        """Whether every training clip is there a second time, mirrored."""
+        return "mirrored" in self.recipe.variant
+
     def plan(self, folder: Path, show_progress: bool) -> None:
         self._reading = folder / "reading"
         self._reading.mkdir(parents=True, exist_ok=True)
@@ -193,8 +198,9 @@ class ImportBuilder(RecordBuilder, skip_registration=True):
 
     @classmethod
     def serialized(cls, recipe: Recipe, spec: DatasetSpec, units: list[tuple[Any, int]]) -> Iterator[bytes]:
-        for (path, first), count in units:
-            yield from read_records(Path(path), range(first, first + count))
+        for (path, first, mirrored), count in units:
+            records = read_records(Path(path), range(first, first + count))
+            yield from _mirrored(recipe, spec, records) if mirrored else records
 
     def _download_and_prepare(self, dl_manager: Any, download_config: Any = None) -> None:
         super()._download_and_prepare(dl_manager, download_config)
@@ -228,14 +234,15 @@ class ImportBuilder(RecordBuilder, skip_registration=True):
 
     def _plan_source(self, parts: Sequence[tuple[_Task, _Read]], assigned: Sequence[str]) -> None:
         """Adds units of consecutive clips that lie in one file and belong to one split."""
-        limit, splits = clips_of_a_file(self.recipe), iter(assigned)
+        limit, splits = clips_of_a_file(self.recipe, self.spec), iter(assigned)
         for task, entry in parts:
             places = enumerate(itertools.islice(splits, len(entry.clips)))
             for split, group in itertools.groupby(places, key=lambda place: place[1]):
                 numbers = [number for number, _ in group]
                 for start in range(0, len(numbers) if split else 0, limit):
                     part = numbers[start : start + limit]
-                    self.planned[split].append(((str(task.records), part[0]), len(part)))
+                    for mirrored in (False, True) if split == "train" and self._mirrors else (False,):
+                        self.planned[split].append(((str(task.records), part[0], mirrored), len(part)))
 
     def _make_card(
         self, found: Found, of_source: Sequence[Sequence[tuple[_Task, _Read]]], rejected: dict[str, str], split_by: str
@@ -246,7 +253,9 @@ class ImportBuilder(RecordBuilder, skip_registration=True):
             for _, entry in parts:
                 counts.update(entry.counts)
                 seconds += _covered(entry.clips)
-            told = [*source.notes, *(note for _, entry in parts for note in entry.notes)]
+            told = [*source.notes]
+            for _, entry in parts:
+                told += [*entry.notes, *filter(None, [entry.error])]
             if told and source.name not in rejected:
                 notes[source.name] = list(dict.fromkeys(told))
         frames = counts.pop("frames", 0)
@@ -276,10 +285,18 @@ class ImportBuilder(RecordBuilder, skip_registration=True):
         field = {"frames": record_fields(self.recipe, self.spec)["frames"]}
         frames = []
         for number in chosen:
-            (path, first), count = units[number]
+            (path, first, _), count = units[number]
             (record,) = read_records(Path(path), [first + count // 2])
             frames.append(parse_record(record, field)["frames"][self.recipe.clip_length // 2])
         return preview_sheet(frames)
+
+
+def _mirrored(recipe: Recipe, spec: DatasetSpec, records: Iterator[bytes]) -> Iterator[bytes]:
+    """The same records with left and right of the frames exchanged."""
+    serialize, fields = make_serializer(recipe, spec), record_fields(recipe, spec)
+    for stored in records:
+        record = parse_record(stored, fields)
+        yield serialize({**record, "frames": record["frames"][..., ::-1, :]})
 
 
 def fingerprint(paths: Sequence[Path]) -> str:

@@ -14,6 +14,7 @@ DATASETS = {
     "sprites": "data_pipelines.sprites.definition",
     "video_folder": "data_pipelines.video_folder.definition",
     "lerobot": "data_pipelines.lerobot.definition",
+    "feature_folder": "data_pipelines.feature_folder.definition",
     "nuplan": "data_pipelines.nuplan.definition",
 }
 

@@ -13,6 +13,7 @@ set by its name. Annotations have one name and one meaning in all data sets:
 | sizes | n | extent of every entity in pixels |
 | controls | a | continuous action taken at frame t: of a robot, or the motion of a car to the next frame |
 | state | s | measured state of a robot |
+| features | h w c | of the user's own network, of the patches of the frame |
 | rewards | none | for the action at frame t |
 | seconds | none | since the first frame of the file that it was read from |
 """

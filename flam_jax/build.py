@@ -1,6 +1,6 @@
 """From configuration to modules: the place where the configuration object stops."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax.numpy as jnp
@@ -17,27 +17,47 @@ from flam_jax.dynamics.interface import LatentActionModel
 from flam_jax.models import MODELS
 from flam_jax.tokenizer.decoders import CnnDecoder, PatchDecoder
 from flam_jax.tokenizer.encoders import ImpalaEncoder, PatchEncoder
+from flam_jax.tokenizer.precomputed import PrecomputedFeatures
 from flam_jax.tokenizer.tokenizer import Tokenizer
 
 Fields = Mapping[str, Any]
 
 
-def build_tokenizer(config: ConfigDict) -> Tokenizer:
-    """The tokenizer of a configuration: a linen module, initialized with frames f32[*b H W 3]."""
-    c = validate(config).tokenizer
+def build_tokenizer(config: ConfigDict) -> Tokenizer | PrecomputedFeatures:
+    """The tokenizer of a configuration: a linen module, initialized with what it `reads`, as floats.
+
+    That is frames f32[*b H W 3] in [0, 1], or features f32[*b h w c] where the records bring them.
+    """
+    whole = validate(config)
+    c: Any = whole.tokenizer
     dtype = jnp.dtype(c.training.dtype)
     shared = dict(channels=c.channels, patch_size=c.patch_size, dtype=dtype)
     # Each of the two is computed again when its gradient is taken, so that both are never held at once.
     maybe_remat = nn.remat if c.training.rematerialize else lambda kind: kind
+    decoder = _decoder(c, maybe_remat, shared)
+    if c.encoder == "precomputed":
+        return PrecomputedFeatures(decoder, feature_shape(whole))
     if c.encoder == "impala":
         encoder = maybe_remat(ImpalaEncoder)(len(c.levels), num_res_blocks=c.num_res_blocks, **shared)
     else:
         encoder = maybe_remat(PatchEncoder)(len(c.levels), num_layers=c.num_res_blocks, **shared)
-    if c.decoder == "cnn":
-        decoder = maybe_remat(CnnDecoder)(num_res_blocks=c.num_res_blocks, **shared)
-    else:
-        decoder = maybe_remat(PatchDecoder)(num_layers=c.num_res_blocks, **shared)
     return Tokenizer(encoder, decoder, tuple(c.levels))
+
+
+def _decoder(c: Any, maybe_remat: Callable[[Any], Any], shared: Fields) -> nn.Module:
+    if c.decoder == "cnn":
+        return maybe_remat(CnnDecoder)(num_res_blocks=c.num_res_blocks, **shared)
+    return maybe_remat(PatchDecoder)(num_layers=c.num_res_blocks, **shared)
+
+
+def feature_shape(config: ConfigDict) -> tuple[int, int, int]:
+    """Rows, columns and channels of the features of a frame."""
+    c: Any = config.tokenizer
+    spec = spec_of(config.data)
+    if c.encoder == "precomputed":
+        h, w, channels = spec.annotations["features"].shape
+        return h, w, channels
+    return spec.height // c.patch_size, spec.width // c.patch_size, len(c.levels)
 
 
 def build_dynamics(config: ConfigDict) -> LatentActionModel:
@@ -50,14 +70,15 @@ def build_dynamics(config: ConfigDict) -> LatentActionModel:
     """
     whole = validate(config)
     c, spec = whole.dynamics, spec_of(whole.data)
+    *grid, feature_dim = feature_shape(whole)
     fields: dict[str, Any] = {name: value for name, value in c.items() if name not in ("name", "training")}
     fields |= dict(
         action_dim=c.total_action_dim // c.num_factors,
         slot_training_share=MODELS[c.name].slot_training_share,
         rematerialize=c.training.rematerialize,
         dtype=jnp.dtype(c.training.dtype),
-        grid=(spec.height // whole.tokenizer.patch_size, spec.width // whole.tokenizer.patch_size),
-        feature_dim=len(whole.tokenizer.levels),
+        grid=tuple(grid),
+        feature_dim=feature_dim,
         num_actors=spec.actors,
         num_choices=spec.num_actions,
     )

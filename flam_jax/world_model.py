@@ -23,6 +23,9 @@ from flam_jax import build
 from flam_jax.config import Config, from_json
 from flam_jax.dynamics.interface import ActionPosterior, ModelSpec
 
+# What a model is shown: frames, 0..255; or features of the user's network, where its `reads` says so.
+Shown = UInt8[Array, "b t H W 3"] | Float[Array, "b t h w c"]
+
 # The fields of the structs below carry no array types: jax builds them with placeholders inside its transformations.
 
 
@@ -135,12 +138,15 @@ class WorldModel:
     # Frames and features.
 
     @jax.jit
-    def encode(self, frames: UInt8[Array, "b t H W 3"]) -> Float[Array, "b t h w c"]:
-        """Frames (0..255) to quantized features.
+    def encode(self, frames: Shown) -> Float[Array, "b t h w c"]:
+        """Frames (0..255), or features of the user's network, to the features of which the dynamics are.
 
         Raises:
-          ValueError: the frames are not of the configuration's size.
+          ValueError: they are not of the configuration's size.
         """
+        if self.reads == "features":
+            self._check_features(frames)
+            return self._tokenizer(frames, method="encode")
         self._check_frames(frames)
         return self._tokenizer(frames.astype(jnp.float32) / 255.0, method="encode")
 
@@ -150,11 +156,16 @@ class WorldModel:
         return jnp.clip(self._tokenizer(features, method="decode"), 0.0, 1.0)
 
     @jax.jit
-    def reconstruct(self, frames: UInt8[Array, "b t H W 3"]) -> Float[Array, "b t H W 3"]:
+    def reconstruct(self, frames: Shown) -> Float[Array, "b t H W 3"]:
         """Encodes and decodes: the tokenizer's ceiling, no prediction can look better. Frames in [0, 1]."""
         return self.decode(self.encode(frames))
 
     # What the model sees in frames.
+
+    @property
+    def reads(self) -> Literal["frames", "features"]:
+        """What the methods take that are shown something, by its name in the records."""
+        return self.tokenizer.reads  # type: ignore  # a Tokenizer or PrecomputedFeatures
 
     @property
     def spec(self) -> ModelSpec:
@@ -162,13 +173,11 @@ class WorldModel:
         return self.dynamics.spec
 
     @jax.jit
-    def observe(
-        self, frames: UInt8[Array, "b t H W 3"], true_actions: Shaped[Array, "b t *n"] | None = None
-    ) -> Observation:
+    def observe(self, frames: Shown, true_actions: Shaped[Array, "b t *n"] | None = None) -> Observation:
         """Features, slots, masks and the posterior of the latent actions of true frames.
 
         Args:
-          frames: at least two frames, 0..255.
+          frames: at least two, as all frames that a model is shown: 0..255, or features where it `reads` these.
           true_actions: numbers of the actions taken in these frames, for a model whose `spec.action_source` is `given`;
             others take no notice.
 
@@ -190,7 +199,7 @@ class WorldModel:
 
     @jax.jit
     def infer_actions(
-        self, frames: UInt8[Array, "b t H W 3"], true_actions: Shaped[Array, "b t *n"] | None = None
+        self, frames: Shown, true_actions: Shaped[Array, "b t *n"] | None = None
     ) -> Float[Array, "b t-1 k a"]:
         """Means of the latent actions between consecutive true frames (PAPER: the IDM); arguments as `observe`.
 
@@ -200,16 +209,14 @@ class WorldModel:
         return self.observe(frames, true_actions).action_mean
 
     @jax.jit
-    def factor_masks(self, frames: UInt8[Array, "b t H W 3"]) -> Float[Array, "b t k h w"]:
+    def factor_masks(self, frames: Shown) -> Float[Array, "b t k h w"]:
         """Slot attention over the patches of every frame; sums to 1 over the factors k."""
         return self._dynamics(self.encode(frames), method="factorize").attention
 
     # Imagination.
 
     @jax.jit
-    def start(
-        self, context: UInt8[Array, "b t H W 3"], true_actions: Shaped[Array, "b t *n"] | None = None
-    ) -> RolloutState:
+    def start(self, context: Shown, true_actions: Shaped[Array, "b t *n"] | None = None) -> RolloutState:
         """The state after true frames, with the latent actions between them inferred.
 
         Args:
@@ -266,7 +273,7 @@ class WorldModel:
     @overload
     def rollout(
         self,
-        context: UInt8[Array, "b t H W 3"] | RolloutState,
+        context: Shown | RolloutState,
         actions: Float[Array, "b steps k a"] | Policy,
         *,
         steps: int | None = None,
@@ -278,7 +285,7 @@ class WorldModel:
     @overload
     def rollout(
         self,
-        context: UInt8[Array, "b t H W 3"] | RolloutState,
+        context: Shown | RolloutState,
         actions: Float[Array, "b steps k a"] | Policy,
         *,
         steps: int | None = None,
@@ -384,6 +391,14 @@ class WorldModel:
         if frames.dtype != jnp.uint8:
             raise ValueError(f"frames: expected uint8 values 0..255, got {frames.dtype}")
 
+    def _check_features(self, features: Array) -> None:
+        shape: tuple[int, ...] = self.tokenizer.shape  # type: ignore  # of PrecomputedFeatures
+        if features.ndim != 5 or features.shape[2:] != shape:
+            expected = " ".join(map(str, shape))
+            raise ValueError(f"features: expected [b t {expected}] as in training, got {list(features.shape)}")
+        if not jnp.issubdtype(features.dtype, jnp.floating):
+            raise ValueError(f"features: expected floats, got {features.dtype}")
+
     def _check_actions(self, actions: Array, shape: tuple[int, ...]) -> None:
         if actions.shape[1:] != shape:
             names = "b k a" if len(shape) == 2 else "b steps k a"
@@ -391,4 +406,4 @@ class WorldModel:
             raise ValueError(f"actions: expected {expected}, got {list(actions.shape)}")
 
 
-__all__ = ["Observation", "Policy", "RolloutState", "Trajectory", "WorldModel"]
+__all__ = ["Observation", "Policy", "RolloutState", "Shown", "Trajectory", "WorldModel"]

@@ -23,13 +23,16 @@ def make_stage(config: Config, name: str, dataset: Any = None) -> Stage:
 
 
 def make_batch(config: Config, stage: Any) -> dict[str, Any]:
-    """Random frames of which a small part moves."""
+    """Random frames of which a small part moves; and random features, for a stage that reads these."""
     training, size = config[stage.name].training, config.data.frame_size
     rng = np.random.default_rng(0)
     frames = np.broadcast_to(rng.integers(0, 256, (*size, 3), np.uint8), (training.batch_size, 1, *size, 3))
     frames = frames.repeat(training.window, axis=1)
     frames[:, :, :8, :8] = rng.integers(0, 256, (training.batch_size, training.window, 8, 8, 3), np.uint8)
-    return {"frames": frames}
+    features = stage.batch_shapes(training.batch_size).get("features")
+    if features is None:
+        return {"frames": frames}
+    return {"frames": frames, "features": rng.standard_normal(features.shape).astype(features.dtype)}
 
 
 def state_shapes(config: Config, stage: Any, batch: Any) -> TrainState:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from flam_jax.build import build_dynamics, build_tokenizer
+from flam_jax.build import build_dynamics, build_tokenizer, feature_shape
 from flam_jax.config import Config, load_config, validate
 from flam_jax.training.state import make_optimizer, new_state
 from flam_jax.training.step import spans, train_step
@@ -23,6 +23,7 @@ EXPERIMENTS = {
     "sprites": ("", "plain", "alike", "sizes", "texture", "moving", "panning"),
     "video_folder": ("", "any", "yard"),
     "lerobot": ("",),
+    "feature_folder": ("",),
     "nuplan": ("", "front", "left", "right", "back"),
 }
 PRESETS = dict.fromkeys(EXPERIMENTS, ("", "cpu", "debug")) | {"multigrid": ("", "gpu", "cpu", "debug")}
@@ -58,7 +59,8 @@ def test_every_variant_in_every_preset_is_valid_and_its_models_fit_together(
     size, window = config.data.frame_size, 2
     # Variants that differ in the data alone have one model.
     parts = (build_tokenizer(config), build_dynamics(config))
-    actions, attention, decoded = shapes_of_a_pass(*parts, (1, window, *size, 3))
+    shown = (*size, 3) if parts[0].reads == "frames" else feature_shape(config)
+    actions, attention, decoded = shapes_of_a_pass(*parts, (1, window, *shown))
     factors, grid = config.dynamics.num_factors, [side // config.tokenizer.patch_size for side in size]
     assert actions.shape == (1, window - 1, factors, config.dynamics.total_action_dim // factors)
     assert attention.shape == (1, window, factors, *grid)
@@ -69,8 +71,8 @@ def test_every_variant_in_every_preset_is_valid_and_its_models_fit_together(
 def shapes_of_a_pass(tokenizer: Any, dynamics: Any, shape: tuple[int, ...]) -> Any:
     """Of actions, attention and decoded frames."""
 
-    def through(key: jax.Array, frames: jax.Array) -> Any:
-        features, _ = tokenizer.init_with_output(key, frames, method="encode")
+    def through(key: jax.Array, shown: jax.Array) -> Any:
+        features, _ = tokenizer.init_with_output(key, shown, method="encode")
         output, _ = dynamics.init_with_output(key, features)
         decoded, _ = tokenizer.init_with_output(key, output.next_features, method="decode")
         return output.actions, output.attention, decoded

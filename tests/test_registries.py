@@ -10,7 +10,7 @@ from flam_jax import main
 from flam_jax.config import default_config, schema, validate
 from flam_jax.metrics_file import read_metrics
 from flam_jax.models import MODELS, Model
-from tests.data_pipelines import driving, robots, videos
+from tests.data_pipelines import driving, features, robots, videos
 
 
 @pytest.fixture
@@ -30,6 +30,7 @@ def linear(monkeypatch):
 def small(tmp_path, **data):
     config = default_config()
     config.data.update(name="dots", path=str(tmp_path / "data"), frame_size=(16, 24), num_frames=160, clip_length=8)
+    config.data.feature_folder.shape = features.SHAPE
     config.tokenizer.update(encoder="patch", decoder="patch", patch_size=4, channels=8, levels=(3, 3))
     config.dynamics.update(num_factors=3, total_action_dim=6, model_dim=8, num_heads=2, num_blocks=1, history=2)
     config.dynamics.update(num_iterations=2, prediction_steps=1)
@@ -57,11 +58,13 @@ def test_a_data_set_in_one_folder_trains_evaluates_and_reports(dots, tmp_path):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("kind", ["video_folder", "lerobot 2.1", "lerobot 3.0", "nuplan"])
+@pytest.mark.parametrize("kind", ["video_folder", "lerobot 2.1", "lerobot 3.0", "nuplan", "feature_folder"])
 def test_data_that_are_read_train_evaluate_and_are_told_in_the_report(kind, tmp_path):
     name, source = kind.split()[0], tmp_path / "source"
     if name == "video_folder":
         videos.write_zoo(source)
+    elif name == "feature_folder":
+        features.write_features(source, [24] * 11)
     elif name == "nuplan":
         driving.write_nuplan(source)
     else:
@@ -69,10 +72,13 @@ def test_data_that_are_read_train_evaluate_and_are_told_in_the_report(kind, tmp_
     config = small(tmp_path, name=name, num_frames=default_config().data.num_frames)
     config.data[name].source = str(source)
     config.data.lerobot.camera = robots.CAMERAS[0]
+    if name == "feature_folder":
+        config.tokenizer.encoder = "precomputed"
+        config.dynamics.training.accumulate = 2
     assert main.guarded_run(validate(config), tmp_path / "run") == 0
     result = json.loads((tmp_path / "run" / "evaluation.json").read_text())
     assert result["data"]["used"] >= 10
-    assert len(result["rollout"]["psnr"]) == 3
+    assert len(result["rollout"]["psnr"]) == len(result["rollout"]["feature_error"]) == 3
     known = {"lerobot": {"action_r2", "action_r2_each", "state_r2", "state_r2_each"}}
     known["nuplan"] = {"action_r2", "action_r2_each"}
     assert set(result.get("controls", {})) == known.get(name, set())

@@ -21,7 +21,7 @@ def least_memory(config: Any, spec: DatasetSpec, num_frames: int) -> dict[str, i
         (spec.height // tokenizer.patch_size, spec.width // tokenizer.patch_size),
     )
     patches, steps, length = math.prod(sides), evaluation.steps, evaluation.context + evaluation.steps
-    code_bytes = 2 if math.prod(tokenizer.levels) <= 2**16 else 4
+    code_bytes = len(tokenizer.levels)
     monolithic = MODELS[dynamics.name].one_slot
     factors = 1 if monolithic else dynamics.num_factors
     # Of one example: attention over patches, or a look for patches that are alike; and who holds which patch.
@@ -39,9 +39,11 @@ def least_memory(config: Any, spec: DatasetSpec, num_frames: int) -> dict[str, i
         """Four that the loader has ready, one at work and the next; and what is made of one example of a part."""
         return training.batch_size * 6 * example + int(training.batch_size // training.accumulate * of_part)
 
-    frames = tokenizer.training.window * frame
-    seen = dynamics.training.window * (code_bytes * patches if dynamics.cache_codes else frame)
-    floats = 0 if dynamics.cache_codes else 4 * seen
+    precomputed = tokenizer.encoder == "precomputed"
+    features = 2 * patches * spec.annotations["features"].shape[-1] if precomputed else 0  # bytes of a frame's
+    frames = tokenizer.training.window * (frame + features)
+    seen = dynamics.training.window * (code_bytes * patches if dynamics.cache_codes else features or frame)
+    floats = 0 if dynamics.cache_codes else 4 * dynamics.training.window * (features // 2 or frame)
     return {
         "tokenizer.patch_size": max(pairs, 4 * patches * sum(sides)),  # and the one-hot positions of patches
         # Parameters, gradients and two moments: 16 bytes for each.

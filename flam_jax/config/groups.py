@@ -64,7 +64,10 @@ def data_group() -> Group:
 
 TOKENIZER = dict(
     restore_from=folder("", "workdir of a run whose trained tokenizer is taken; empty: one is trained"),
-    encoder=choice(("impala", "patch"), "IMPALA's residual network, or a perceptron on every patch by itself"),
+    encoder=choice(
+        ("impala", "patch", "precomputed"),
+        "IMPALA's residual network; a perceptron on every patch by itself; or none: the records bring features",
+    ),
     decoder=choice(("cnn", "patch"), "a residual network, or a perceptron on every code by itself"),
     patch_size=whole(8, "pixels per side that one code stands for", 2, 64),
     channels=whole(128, "width of encoder and decoder", 1, 8192),

@@ -11,6 +11,7 @@ from flam_jax.messages import short_repr
 from flam_jax.models import MODELS
 
 _MOST_CLIP_BYTES = 2**30  # a record; the format of the files ends at twice that
+_MOST_CHANNELS = 256  # of quantized features
 _MOST_BYTES = 2**44  # of one array or kind of parameters, over all devices: no machine has that much
 
 
@@ -97,14 +98,23 @@ def _check_data(config: Config) -> None:
 def _check_tokenizer(config: Config) -> None:
     tokenizer, (height, width) = config.tokenizer, config.data.frame_size
     levels, patch = tokenizer.levels, tokenizer.patch_size
-    fits = 1 <= len(levels) <= 16 and all(type(n) is int and 2 <= n <= 256 for n in levels)
-    expected = "1 to 16 whole numbers from 2 to 256 whose product is below 2^31"
-    _expect(fits and math.prod(levels) < 2**31, "tokenizer.levels", levels, expected)
+    fits = 1 <= len(levels) <= _MOST_CHANNELS and all(type(n) is int and 2 <= n <= 256 for n in levels)
+    _expect(fits, "tokenizer.levels", levels, f"1 to {_MOST_CHANNELS} whole numbers from 2 to 256")
+    features = spec_of(config.data).annotations.get("features")
+    if tokenizer.encoder == "precomputed":
+        expected = f"another encoder: the records of {config.data.name} have no features"
+        _expect(features is not None, "tokenizer.encoder", tokenizer.encoder, expected)
     fits = height % patch == width % patch == 0
     _expect(fits, "tokenizer.patch_size", patch, f"a divisor of data.frame_size = {height},{width}")
     if tokenizer.encoder == "impala" or tokenizer.decoder == "cnn":
         power = patch & (patch - 1) == 0
         _expect(power, "tokenizer.patch_size", patch, "a power of 2 for the impala encoder and the cnn decoder")
+    if tokenizer.encoder == "precomputed" and features is not None:
+        rows, columns, _ = features.shape
+        expected = f"{height // rows}, as {rows} x {columns} features of a frame of {height} x {width} pixels are"
+        _expect((height, width) == (rows * patch, columns * patch), "tokenizer.patch_size", patch, expected)
+        cached, expected = config.dynamics.cache_codes, "False: features that the records bring have no codes"
+        _expect(not cached, "dynamics.cache_codes", cached, expected)
     if tokenizer.patches_share < 1:
         local = tokenizer.encoder == tokenizer.decoder == "patch"
         expected = "1, unless encoder and decoder are patch"

@@ -42,7 +42,7 @@ def dynamics_loss(
       key: for sampling the actions.
       kl_weight: β.
       prediction_steps: passes, less than t.
-      levels: of the tokenizer; predictions are quantized to them before they are fed back.
+      levels: of the tokenizer; predictions are quantized to them before they are fed back. Empty: they are not.
       annealing: of slot attention.
       multi_step: whether the passes after the first are made; without them the loss is that of one.
       progress: share of training, which decides the phase; by default the last phase.
@@ -63,7 +63,7 @@ def dynamics_loss(
         # with the number of passes.
         @jax.checkpoint
         def predict_again(predicted: Array, step: Array) -> tuple[Array, Array]:
-            fed = fsq.quantize(predicted, levels)
+            fed = fsq.quantize(predicted, levels) if levels else predicted
             inputs = jnp.where(frame < step, features, jnp.concatenate([features[:, :1], fed], axis=1))
             again = model.apply(variables, inputs, annealing, output.actions, true_actions)
             assert isinstance(again, ModelOutput)

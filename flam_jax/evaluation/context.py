@@ -81,7 +81,8 @@ class EvaluationContext:
         parts, batches, features = [], [], []
         for record, count in rollouts.batches(self.source, self.clips, settings.batch_size, self.length):
             given = rollouts.true_actions_for(self.world_model, record)
-            part = rollouts.roll_out(self.world_model, record["frames"], median, settings.context, given, lpips)
+            shown = record[self.world_model.reads]
+            part = rollouts.roll_out(self.world_model, record["frames"], shown, median, settings.context, given, lpips)
             if not isinstance(metrics.i3d, str):
                 found = perceptual.clip_features(metrics.i3d, part, record["frames"], self.dataset.median_frame)
                 features.append({name: values[:count] for name, values in found.items()})
@@ -117,9 +118,10 @@ class EvaluationContext:
         found: list[list[np.ndarray]] = []
         annotations: dict[str, list[np.ndarray]] = {}
         for record, count in rollouts.batches(source, clips, self.settings.batch_size, self.length):
-            seen = self.world_model.observe(record["frames"], rollouts.true_actions_for(self.world_model, record))
+            given = rollouts.true_actions_for(self.world_model, record)
+            seen = self.world_model.observe(record[self.world_model.reads], given)
             found.append([np.asarray(value)[:count] for value in (seen.slots, seen.action_mean)])
-            for name in record.keys() - {"frames"}:
+            for name in record.keys() - {"frames", "features"}:
                 annotations.setdefault(name, []).append(record[name][:count])
         slots, action_mean = (np.concatenate(values) for values in zip(*found, strict=True))
         return Seen(slots, action_mean, {name: np.concatenate(values) for name, values in annotations.items()})
@@ -167,7 +169,7 @@ def _without_filling(tree: Any, count: int, size: int) -> Any:
 
     def shorten(path: Any, leaf: Any) -> np.ndarray:
         # The scores have the axis "source" before that of the batch.
-        axis = 1 if path[0].name in ("psnr", "ssim", "moving_error", "lpips") else 0
+        axis = 1 if path[0].name in ("psnr", "ssim", "moving_error", "feature_error", "lpips") else 0
         assert leaf.shape[axis] == size, f"{path}: axis {axis} of {leaf.shape} should be the batch of {size}"
         return np.take(np.asarray(leaf), np.arange(count), axis=axis)
 

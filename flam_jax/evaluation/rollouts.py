@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Shaped, UInt8
 
 from flam_jax import metrics
 from flam_jax.evaluation.networks.lpips import Lpips
-from flam_jax.world_model import Observation, WorldModel
+from flam_jax.world_model import Observation, Shown, WorldModel
 
 # What is scored, in the order of the array axis "source".
 SOURCES = ("predicted", "ceiling", "copy_last", "median")
@@ -35,6 +35,8 @@ class RolloutBatch:
       ssim: `f32[source b steps]`.
       moving_error: `f32[source b steps]`, squared error summed over the moving pixels.
       moving_count: `i32[b steps]`, how many pixels move.
+      feature_error: `f32[2 b steps]`, mean squared error of the features that are imagined, and of the last ones of
+        the context repeated.
       observation: what the model sees in all true frames of the protocol.
       lpips: `f32[source b steps]`; None without the metric's weights.
     """
@@ -45,6 +47,7 @@ class RolloutBatch:
     ssim: Any
     moving_error: Any
     moving_count: Any
+    feature_error: Any
     observation: Observation
     lpips: Any = None
 
@@ -53,6 +56,7 @@ class RolloutBatch:
 def roll_out(
     world_model: WorldModel,
     frames: UInt8[Array, "b t H W 3"],
+    shown: Shown,
     median: UInt8[Array, "H W 3"],
     context: int,
     true_actions: Shaped[Array, "b t *n"] | None = None,
@@ -63,6 +67,7 @@ def roll_out(
     Args:
       world_model: the model.
       frames: context and the frames to predict after it.
+      shown: what the model is shown of these: themselves, or their features where it reads features.
       median: median frame of the training split.
       context: number of true frames that the model starts from.
       true_actions: taken in the frames, for a model that needs them.
@@ -71,17 +76,20 @@ def roll_out(
     Returns:
       Scores of the `t - context` steps, and what they were computed from.
     """
-    observation = world_model.observe(frames, true_actions)
+    observation = world_model.observe(shown, true_actions)
     actions = observation.action_mean[:, context - 1 :]
     before = None if true_actions is None else true_actions[:, :context]
-    predicted = world_model.rollout(frames[:, :context], actions, true_actions=before)
-    ceiling = world_model.decode(observation.features[:, context:])
+    imagined = world_model.rollout(shown[:, :context], actions, true_actions=before, decode=False).features
+    predicted = world_model.decode(imagined)
+    last, following = jnp.split(observation.features[:, context - 1 :], [1], axis=1)
+    ceiling = world_model.decode(following)
     pixels = frames.astype(jnp.float32) / 255.0
     true = pixels[:, context:]
     copied = jnp.broadcast_to(pixels[:, context - 1 : context], true.shape)
     medians = jnp.broadcast_to(median.astype(jnp.float32) / 255.0, true.shape)
     moving = metrics.moving_pixels(pixels[:, context - 1 :])
     sources = (predicted, ceiling, copied, medians)
+    errors = [jnp.square(guess - following).mean(axis=(-3, -2, -1)) for guess in (imagined, last)]
     return RolloutBatch(
         predicted=to_uint8(predicted),
         ceiling=to_uint8(ceiling),
@@ -89,6 +97,7 @@ def roll_out(
         ssim=jnp.stack([metrics.ssim(source, true) for source in sources]),
         moving_error=jnp.stack([metrics.masked_squared_error(source, true, moving) for source in sources]),
         moving_count=jnp.sum(moving, axis=(-2, -1)),
+        feature_error=jnp.stack(errors),
         observation=observation,
         lpips=None if lpips is None else jnp.stack([lpips(source, true) for source in sources]),
     )
@@ -167,6 +176,11 @@ def summarize(
         result[f"{prefix}lpips"] = no_lpips if lpips is None else rounded(lpips[row])
         result[f"{prefix}lpips_mean"] = no_lpips if lpips is None else rounded(lpips[row].mean())
         result[f"{prefix}fvd"] = fvd if isinstance(fvd, str) else rounded(fvd[name])
+    # In the space in which the model predicts, whatever its decoder makes of it.
+    feature_error = np.concatenate([part.feature_error for part in parts], axis=1).mean(axis=1)
+    for prefix, values in zip(("", "copy_last_"), feature_error, strict=True):
+        result[f"{prefix}feature_error"] = rounded(values, 6)
+        result[f"{prefix}feature_error_mean"] = rounded(values.mean(), 6)
     result["clips"] = sum(part.psnr.shape[1] for part in parts)
     return result
 

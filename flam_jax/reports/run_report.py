@@ -195,6 +195,11 @@ def _prediction(config: Config, result: Mapping[str, Any]) -> dict[str, Any]:
         note += f"FVD is estimated from {rollout['clips']} clips: less is better; fewer clips make it greater."
     else:
         note += f"FVD: {rollout['fvd']}."
+    if "feature_error_mean" in rollout:
+        note += (
+            f" Mean squared error of the features: {rollout['feature_error_mean']:.4f}; of the last ones repeated:"
+            f" {rollout['copy_last_feature_error_mean']:.4f}."
+        )
     charts = [_by_step(metric, rollout) for metric in CHARTS if metric != "lpips" or "lpips_mean" in scored]
     return {"note": note, "table": Table([*head, *scored.values()], rows), "charts": charts}
 

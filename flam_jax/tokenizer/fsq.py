@@ -1,14 +1,12 @@
 """Finite scalar quantization (Mentzer et al. 2023): every feature channel is rounded to a few fixed levels.
 
-The levels of a channel lie evenly in [-1, 1]. A code is the mixed-radix number of the level indices, the first channel
-the least significant digit, so features and codes are two names of the same thing.
+The levels of a channel lie evenly in [-1, 1]. A code is the number of a level for every channel, so features and codes
+are two names of the same thing. There may be more codes than an integer can number.
 """
-
-import math
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, UInt8
 
 
 def _steps(levels: tuple[int, ...], shape: tuple[int, ...]) -> Float[Array, "*b c"]:
@@ -36,20 +34,12 @@ def quantize(features: Float[Array, "*b c"], levels: tuple[int, ...]) -> Float[A
     return clipped + jax.lax.stop_gradient(rounded - clipped)
 
 
-def features_to_codes(features: Float[Array, "*b c"], levels: tuple[int, ...]) -> Int[Array, "*b"]:
-    """Codes in [0, prod(levels)) of the nearest grid features."""
+def features_to_codes(features: Float[Array, "*b c"], levels: tuple[int, ...]) -> UInt8[Array, "*b c"]:
+    """Codes of the nearest grid features: the number of the level of every channel, from 0."""
     clipped = jnp.clip(features.astype(jnp.float32), -1.0, 1.0)
-    digits = jnp.round((clipped + 1.0) * _steps(levels, clipped.shape)).astype(jnp.int32)
-    bases = jnp.asarray([math.prod(levels[:i]) for i in range(len(levels))], jnp.int32)
-    return jnp.sum(digits * jnp.broadcast_to(bases, digits.shape), axis=-1)
+    return jnp.round((clipped + 1.0) * _steps(levels, clipped.shape)).astype(jnp.uint8)
 
 
-def codes_to_features(codes: Int[Array, "*b"], levels: tuple[int, ...]) -> Float[Array, "*b c"]:
+def codes_to_features(codes: UInt8[Array, "*b c"], levels: tuple[int, ...]) -> Float[Array, "*b c"]:
     """Grid features of codes; the exact inverse of `features_to_codes` on the grid."""
-    digits = []
-    rest = codes.astype(jnp.int32)
-    for n in levels:
-        digits.append(rest % n)
-        rest = rest // n
-    features = jnp.stack(digits, axis=-1).astype(jnp.float32)
-    return features / _steps(levels, features.shape) - 1.0
+    return codes.astype(jnp.float32) / _steps(levels, codes.shape) - 1.0

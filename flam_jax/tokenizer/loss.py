@@ -7,7 +7,7 @@ from jaxtyping import Array, Float
 
 from flam_jax.metrics import masked_squared_error, moving_pixels, psnr, to_psnr
 from flam_jax.tokenizer import fsq
-from flam_jax.tokenizer.patches import count_equal, to_patches
+from flam_jax.tokenizer.patches import count_equal, hashes, to_patches
 from flam_jax.tokenizer.tokenizer import TokenizerOutput
 
 # From two batches of frames in [0, 1] to one number a frame.
@@ -80,6 +80,7 @@ def tokenizer_metrics(
     """Figures that tell whether the tokenizer is fit for the dynamics.
 
     Returns:
+      Of features that have no codes, with `levels` empty, the first two alone.
       psnr: mean over frames, dB. psnr_moving: the same over the pixels that have moved since the frame before.
       codes_used: number of different codes in the batch. code_perplexity. code_jitter: share of the patches without any
       changed pixel whose code changes from a frame to the next; the dynamics would have to predict that noise.
@@ -87,16 +88,18 @@ def tokenizer_metrics(
     reconstruction = output.reconstruction.clip(0.0, 1.0)
     moving = moving_pixels(frames)
     moving_error = masked_squared_error(reconstruction[:, 1:], frames[:, 1:], moving).sum()
-    codes = fsq.features_to_codes(output.features, levels)
-    alike = count_equal(codes.reshape(-1))
     metrics = {
         "psnr": psnr(reconstruction, frames).mean(),
         "psnr_moving": to_psnr(moving_error / jnp.maximum(moving.sum(), 1)),
-        "codes_used": jnp.sum(1.0 / alike),
-        "code_perplexity": jnp.exp(jnp.mean(jnp.log(codes.size / alike))),
     }
+    if not levels:
+        return metrics
+    codes = fsq.features_to_codes(output.features, levels)
+    alike = count_equal(hashes(codes).reshape(-1))
+    metrics["codes_used"] = jnp.sum(1.0 / alike)
+    metrics["code_perplexity"] = jnp.exp(jnp.mean(jnp.log(alike.size / alike)))
     if frames.shape[1] > 1:
-        still = still_patches(frames, codes.shape[-1])
-        changed = (jnp.diff(codes, axis=1) != 0).astype(jnp.float32)
+        still = still_patches(frames, codes.shape[-2])
+        changed = (codes[:, 1:] != codes[:, :-1]).any(axis=-1).astype(jnp.float32)
         metrics["code_jitter"] = jnp.sum(changed * still) / jnp.maximum(jnp.sum(still), 1.0)
     return metrics

@@ -2,7 +2,7 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int, PRNGKeyArray, Shaped, UInt8
+from jaxtyping import Array, Int, PRNGKeyArray, Shaped, UInt8, UInt32
 
 
 def to_patches(frames: Shaped[Array, "*b H W c"], size: int) -> Shaped[Array, "*b h w p"]:
@@ -48,10 +48,14 @@ def draw_patches(
 
 def copies(patches: UInt8[Array, "b n p"]) -> Int[Array, "b n"]:
     """How many of the n patches are equal to this one, itself included."""
-    # Equal patches have equal sums. Others hardly ever have, and then a draw has a weight that is a little off.
-    factors = jax.random.bits(jax.random.key(0), (patches.shape[-1],), jnp.uint32)
-    name = jnp.sum(patches.astype(jnp.uint32) * factors[None, None], axis=-1)
-    return jax.vmap(count_equal)(name)
+    # Where two different ones have one hash, a draw has a weight that is a little off.
+    return jax.vmap(count_equal)(hashes(patches))
+
+
+def hashes(values: UInt8[Array, "*b p"]) -> UInt32[Array, "*b"]:
+    """One number for each vector: the same for equal ones, hardly ever for others."""
+    factors = jax.random.bits(jax.random.key(0), (values.shape[-1],), jnp.uint32)
+    return values.astype(jnp.uint32) @ factors
 
 
 def count_equal(values: Shaped[Array, " n"]) -> Int[Array, " n"]:

@@ -1,8 +1,10 @@
 """The tokenizer (stage 1): frames -> features on a finite grid -> frames."""
 
+from typing import ClassVar
+
 import flax.linen as nn
 import flax.struct
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, UInt8
 
 from flam_jax.axes import with_logical_constraint
 from flam_jax.tokenizer import fsq
@@ -26,6 +28,8 @@ class Tokenizer(nn.Module):
       levels: quantization levels per feature channel; c = len(levels).
     """
 
+    reads: ClassVar[str] = "frames"  # of a record
+
     encoder: nn.Module
     decoder: nn.Module
     levels: tuple[int, ...]
@@ -43,11 +47,11 @@ class Tokenizer(nn.Module):
         """Frames in [0, 1] of features."""
         return self._decode(features).clip(0.0, 1.0)
 
-    def codes(self, features: Float[Array, "*b h w c"]) -> Int[Array, "*b h w"]:
-        """Codes of features."""
+    def codes(self, features: Float[Array, "*b h w c"]) -> UInt8[Array, "*b h w c"]:
+        """Codes of features: the number of the level of every channel."""
         return fsq.features_to_codes(features, self.levels)
 
-    def features(self, codes: Int[Array, "*b h w"]) -> Float[Array, "*b h w c"]:
+    def features(self, codes: UInt8[Array, "*b h w c"]) -> Float[Array, "*b h w c"]:
         """Features of codes."""
         return fsq.codes_to_features(codes, self.levels)
 

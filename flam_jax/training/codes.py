@@ -1,6 +1,5 @@
 """Codes of a whole split, computed once by the frozen tokenizer: a few bytes a patch, and no encoding in the step."""
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -13,7 +12,7 @@ FRAMES_AT_ONCE = 256
 
 
 class CodeRecords:
-    """Stands in for a split's records: `records[i]` is `{"codes": u16[t h w]}` (u32 for more than 65,536 codes).
+    """Stands in for a split's records: `records[i]` is `{"codes": u8[t h w c]}`.
 
     It is held in memory and can be pickled. It reports skipped records as the split's records do (`ClipSource`).
     """
@@ -22,7 +21,7 @@ class CodeRecords:
         """Takes what has been read.
 
         Args:
-          codes: of all clips, [n t h w].
+          codes: of all clips, u8[n t h w c].
           kept: other fields of the records, [n t ...].
           numbers: of the record that each clip is; another one's where it was skipped.
           source: the records.
@@ -46,11 +45,6 @@ class CodeRecords:
         return {"codes": self.codes[index], **{name: values[index] for name, values in self.kept.items()}}
 
 
-def code_type(levels: Sequence[int]) -> Any:
-    """The smallest type that holds every code."""
-    return jnp.uint16 if math.prod(levels) <= 2**16 else jnp.uint32
-
-
 def encode_records(tokenizer: nn.Module, params: Any, source: Any, keep: tuple[str, ...] = ()) -> CodeRecords:
     """Encodes every frame of a split.
 
@@ -60,13 +54,11 @@ def encode_records(tokenizer: nn.Module, params: Any, source: Any, keep: tuple[s
       source: records with `frames`, u8[t H W 3], all of one shape.
       keep: other fields that the records keep.
     """
-    smallest = code_type(tokenizer.levels)  # type: ignore  # of a Tokenizer
 
     @jax.jit
     def encode(params: Any, frames: jax.Array) -> jax.Array:
         features = tokenizer.apply({"params": params}, frames.astype(jnp.float32) / 255.0, method="encode")
-        codes = tokenizer.apply({"params": params}, features, method="codes")
-        return codes.astype(smallest)  # type: ignore
+        return tokenizer.apply({"params": params}, features, method="codes")  # type: ignore
 
     find = getattr(source, "find", lambda i, _: (i, source[i]))  # the fields that are needed, where that is possible
     length = len(find(0, ("frames",))[1]["frames"])

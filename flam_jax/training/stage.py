@@ -11,7 +11,8 @@ from flam_jax.config import Config
 from flam_jax.training.batches import Loader
 from flam_jax.training.state import Span
 
-# Arrays by name whose leading axis is the batch: `frames` u8[b t H W 3] or `codes` u16[b t h w], and true actions.
+# Arrays by name whose leading axis is the batch: `frames` u8[b t H W 3], `codes` u8[b t h w c] or `features`
+# f16[b t h w c], and true actions.
 Batch = Mapping[str, Any]
 # Parameters of earlier stages, by the names of these stages. The loss reads them and nothing trains them.
 Frozen = Mapping[str, Any]

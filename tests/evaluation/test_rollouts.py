@@ -23,7 +23,7 @@ def clips(number: int = 3) -> np.ndarray:
 def rolled(kind: str = "boards") -> rollouts.RolloutBatch:
     frames = clips() if kind == "boards" else np.repeat(clips()[:, :1], CONTEXT + STEPS, axis=1)
     blank = BoardDataset().median_frame if kind == "boards" else frames[0, 0]
-    return jax.device_get(rollouts.roll_out(tiny_model(), frames, jnp.asarray(blank), context=CONTEXT))
+    return jax.device_get(rollouts.roll_out(tiny_model(), frames, frames, jnp.asarray(blank), context=CONTEXT))
 
 
 def score(name: str, part: rollouts.RolloutBatch) -> np.ndarray:

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from flam_jax.tokenizer import fsq
 from flam_jax.tokenizer.decoders import CnnDecoder, PatchDecoder
 from flam_jax.tokenizer.encoders import ImpalaEncoder, PatchEncoder
 from flam_jax.tokenizer.loss import changing_pixels, still_patches, tokenizer_loss, tokenizer_metrics
@@ -37,7 +38,7 @@ def test_shapes_and_ranges_over_any_leading_axes(encoder, decoder):
         features = model.apply(variables, frames(*batch), method="encode")
         assert features.shape == (*batch, 2, 3, 2)
         codes = model.apply(variables, features, method="codes")
-        assert codes.shape == (*batch, 2, 3)
+        assert (codes.shape, codes.dtype) == ((*batch, 2, 3, 2), jnp.uint8)
         assert jnp.array_equal(model.apply(variables, codes, method="features"), features)
         decoded = model.apply(variables, features, method="decode")
         assert decoded.shape == (*batch, 8, 12, 3)
@@ -170,3 +171,13 @@ def test_metrics_on_known_cases():
     assert float(metrics["code_perplexity"]) == pytest.approx(np.exp(-(counts * np.log(counts)).sum()), rel=1e-5)
     assert float(metrics["psnr"]) == pytest.approx(-10 * np.log10(0.01 * 63 / 64), rel=1e-4)
     assert float(metrics["psnr_moving"]) == pytest.approx(-10 * np.log10(0.01 / 2), rel=1e-4)
+
+
+def test_codes_are_told_apart_where_an_integer_could_not_number_them():
+    levels = (4,) * 40
+    features = jnp.zeros((1, 2, 1, 5, 40)).at[0, 1, 0, 0, 39].set(1.0).at[0, 1, 0, 1, 0].set(1.0)
+    features = fsq.quantize(features, levels)
+    still = jnp.zeros((1, 2, 4, 20, 3))
+    metrics = tokenizer_metrics(TokenizerOutput(features, features, still), still, levels)
+    assert float(metrics["codes_used"]) == pytest.approx(3)
+    assert float(metrics["code_jitter"]) == pytest.approx(2 / 5)

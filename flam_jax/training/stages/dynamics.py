@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree, UInt8
 
 from data_pipelines import spec_of
-from flam_jax.build import build_dynamics, build_tokenizer
+from flam_jax.build import build_dynamics, build_tokenizer, feature_shape
 from flam_jax.config import Config
 from flam_jax.dynamics import schedules
 from flam_jax.dynamics.interface import ModelOutput
@@ -19,7 +19,7 @@ from flam_jax.evaluation.runner import measure_in_training
 from flam_jax.metrics import prediction_errors
 from flam_jax.pictures import rollout_picture, slot_picture, to_uint8
 from flam_jax.training.batches import Loader
-from flam_jax.training.codes import code_type, encode_records
+from flam_jax.training.codes import encode_records
 from flam_jax.training.health import action_leak, centroids, code_use, health_values, health_warnings
 from flam_jax.training.stage import Batch, Frozen
 from flam_jax.training.stages.tokenizer import to_float
@@ -42,6 +42,7 @@ class DynamicsStage:
         self.fields = config.dynamics
         # Of the records' fields, what a step reads beside frames or codes.
         self.action_keys = ("actions",) if self.module.spec.action_source == "given" else ()
+        self.keys = tuple(dict.fromkeys(("frames", self.tokenizer.reads, *self.action_keys)))  # of an evaluation
 
     def make_loader(self, rows: Sequence[int] | None = None) -> Loader:
         """Training batches, or certain rows of them: frames, or their codes with `cache_codes`."""
@@ -52,7 +53,7 @@ class DynamicsStage:
             records = encode_records(self.tokenizer, self.frozen["tokenizer"], records, self.action_keys)
         return make_loader(
             records,
-            keys=("codes" if self.fields.cache_codes else "frames", *self.action_keys),
+            keys=("codes" if self.fields.cache_codes else self.tokenizer.reads, *self.action_keys),
             batch_size=training.batch_size,
             window=training.window,
             seed=self.config.seed,
@@ -62,11 +63,13 @@ class DynamicsStage:
 
     def batch_shapes(self, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
         """What the loader gives, as shapes."""
-        leading, size = (batch_size, self.fields.training.window), self.config.data.frame_size
-        shapes = {"frames": jax.ShapeDtypeStruct((*leading, *size, 3), jnp.uint8)}
+        leading, (*grid, channels) = (batch_size, self.fields.training.window), feature_shape(self.config)
         if self.fields.cache_codes:
-            grid = tuple(pixels // self.config.tokenizer.patch_size for pixels in size)
-            shapes = {"codes": jax.ShapeDtypeStruct((*leading, *grid), code_type(self.tokenizer.levels))}
+            shapes = {"codes": jax.ShapeDtypeStruct((*leading, *grid, channels), jnp.uint8)}
+        elif self.tokenizer.reads == "features":
+            shapes = {"features": jax.ShapeDtypeStruct((*leading, *grid, channels), jnp.float16)}
+        else:
+            shapes = {"frames": jax.ShapeDtypeStruct((*leading, *self.config.data.frame_size, 3), jnp.uint8)}
         if self.action_keys:
             actions = spec_of(self.config.data).annotations["actions"]
             shapes["actions"] = jax.ShapeDtypeStruct((*leading, *actions.shape), actions.dtype)
@@ -159,18 +162,17 @@ class DynamicsStage:
         return health_warnings(values)
 
     def prepare(self, frozen: Frozen, batch: Batch) -> Batch:
-        """Frames or codes as the features that the loss works on."""
+        """Frames, codes or features of the records as the features that the loss works on."""
         features = self._features(frozen, batch)
-        return {**{name: value for name, value in batch.items() if name in self.action_keys}, "features": features}
+        return {**{name: value for name, value in batch.items() if name in self.action_keys}, "encoded": features}
 
     def _features(self, frozen: Frozen, batch: Batch) -> jax.Array:
-        if "features" in batch:
-            return batch["features"]
+        if "encoded" in batch:
+            return batch["encoded"]
         variables = {"params": frozen["tokenizer"]}
         if "codes" in batch:
-            codes = jnp.asarray(batch["codes"], jnp.int32)
-            return self.tokenizer.apply(variables, codes, method="features")  # type: ignore
-        features = self.tokenizer.apply(variables, to_float(batch["frames"]), method="encode")
+            return self.tokenizer.apply(variables, jnp.asarray(batch["codes"]), method="features")  # type: ignore
+        features = self.tokenizer.apply(variables, to_float(batch[self.tokenizer.reads]), method="encode")
         return jax.lax.stop_gradient(features)  # type: ignore
 
     def _true_actions(self, batch: Batch) -> jax.Array | None:
@@ -192,8 +194,7 @@ class DynamicsStage:
     @functools.cached_property
     def _validation(self) -> list[dict[str, np.ndarray]]:
         training = self.fields.training
-        keys = ("frames", *self.action_keys)
-        return validation_batches(self.dataset.split("val"), training.batch_size, training.window, keys=keys)
+        return validation_batches(self.dataset.split("val"), training.batch_size, training.window, keys=self.keys)
 
     @functools.partial(jax.jit, static_argnums=0)
     def _judge(self, params: Any, frozen: Frozen, batch: Batch, progress: jax.Array) -> Any:
@@ -213,19 +214,18 @@ class DynamicsStage:
     @functools.cached_property
     def _clips(self) -> dict[str, jax.Array]:
         length = self.config.evaluation.context + self.config.evaluation.steps
-        keys = ("frames", *self.action_keys)
-        batch = validation_batches(self.dataset.split("val"), 2, length, num_windows=2, keys=keys)[0]
+        batch = validation_batches(self.dataset.split("val"), 2, length, num_windows=2, keys=self.keys)[0]
         return {name: jnp.asarray(value) for name, value in batch.items()}
 
     def _pictures(self, model: WorldModel) -> dict[str, np.ndarray]:
         """Rollouts, true frames above imagined ones, and the masks of the factors."""
-        clips, true, context = self._clips["frames"], self._clips.get("actions"), self.config.evaluation.context
+        clips, true, context = self._clips[model.reads], self._clips.get("actions"), self.config.evaluation.context
         actions = model.infer_actions(clips, true)[:, context - 1 :]
         true = None if true is None else true[:, :context]
         imagined = to_uint8(np.asarray(model.rollout(clips[:, :context], actions, true_actions=true)))
         masks = np.asarray(model.factor_masks(clips))
         pictures = {}
-        for index, clip in enumerate(np.asarray(clips)):
+        for index, clip in enumerate(np.asarray(self._clips["frames"])):
             pictures[f"rollout_{index}"] = rollout_picture(clip, imagined[index], masks[index])
             pictures[f"factors_{index}"] = slot_picture(clip, masks[index])
         return pictures

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree, UInt8
 
-from flam_jax.build import build_tokenizer
+from flam_jax.build import build_tokenizer, feature_shape
 from flam_jax.config import Config
 from flam_jax.evaluation.perceptual import load_metrics
 from flam_jax.pictures import labelled, to_uint8
@@ -39,6 +39,8 @@ class TokenizerStage:
         lpips = load_metrics(config).lpips if config.tokenizer.lpips_weight else ""
         self.frozen = frozen if isinstance(lpips, str) else {**frozen, "lpips": lpips}
         self.module = build_tokenizer(config)
+        # Of the records' fields, what a step reads: what is reconstructed, and what from.
+        self.keys = tuple(dict.fromkeys(("frames", self.module.reads)))
         fields = ("change_weight", "consistency_weight", "lpips_weight")
         self.weights = {name: config.tokenizer[name] for name in fields}
 
@@ -49,6 +51,7 @@ class TokenizerStage:
         training = self.config.tokenizer.training
         return make_loader(
             self.dataset.split("train"),
+            keys=self.keys,
             batch_size=training.batch_size,
             window=training.window,
             seed=self.config.seed,
@@ -58,11 +61,14 @@ class TokenizerStage:
 
     def batch_shapes(self, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
         """What the loader gives, as shapes."""
-        window, size = self.config.tokenizer.training.window, self.config.data.frame_size
-        return {"frames": jax.ShapeDtypeStruct((batch_size, window, *size, 3), jnp.uint8)}
+        leading = (batch_size, self.config.tokenizer.training.window)
+        shapes = {"frames": jax.ShapeDtypeStruct((*leading, *self.config.data.frame_size, 3), jnp.uint8)}
+        if "features" in self.keys:
+            shapes["features"] = jax.ShapeDtypeStruct((*leading, *feature_shape(self.config)), jnp.float16)
+        return shapes
 
     def init(self, key: PRNGKeyArray, frozen: Frozen, batch: Batch) -> Mapping[str, Any]:
-        return self.module.init(key, to_float(batch["frames"][:1, :1]))
+        return self.module.init(key, to_float(batch[self.module.reads][:1, :1]))
 
     def loss(
         self, params: PyTree, frozen: Frozen, batch: Batch, key: PRNGKeyArray, progress: Float[Array, ""]
@@ -72,10 +78,9 @@ class TokenizerStage:
             patches = frames[0, ..., 0].size // fields.patch_size**2
             count = max(round(fields.patches_share * patches), 1)
             frames = draw_patches(key, frames, fields.patch_size, count, RARE_PATCH_POWER)
-        frames = to_float(frames)
-        return tokenizer_loss(
-            self._output({"params": params}, frames), frames, lpips=frozen.get("lpips"), **self.weights
-        )
+        read = frames if self.module.reads == "frames" else batch[self.module.reads]
+        output = self._output({"params": params}, read)
+        return tokenizer_loss(output, to_float(frames), lpips=frozen.get("lpips"), **self.weights)
 
     def prepare(self, frozen: Frozen, batch: Batch) -> Batch:
         return batch
@@ -87,8 +92,9 @@ class TokenizerStage:
         self, variables: Mapping[str, Any], step: int, progress: float
     ) -> tuple[Mapping[str, float], Mapping[str, UInt8[np.ndarray, "H W 3"]]]:
         values = mean_values(functools.partial(self._judge, variables, self.frozen), self._validation)
-        frames = self._validation[0]["frames"][:NUM_PICTURES, -1]
-        reconstruction = to_uint8(np.asarray(self._reconstruct(variables, frames)))
+        shown = {key: value[:NUM_PICTURES, -1] for key, value in self._validation[0].items()}
+        frames = shown["frames"]
+        reconstruction = to_uint8(np.asarray(self._reconstruct(variables, shown[self.module.reads])))
         picture = labelled([("true", frames), ("decoded", reconstruction)])
         return {f"validation/{name}": value for name, value in values.items()}, {"reconstruction": picture}
 
@@ -110,26 +116,26 @@ class TokenizerStage:
     @functools.cached_property
     def _validation(self) -> list[dict[str, np.ndarray]]:
         training = self.config.tokenizer.training
-        return validation_batches(self.dataset.split("val"), training.batch_size, training.window)
+        return validation_batches(self.dataset.split("val"), training.batch_size, training.window, keys=self.keys)
 
-    def _output(self, variables: Any, frames: jax.Array) -> TokenizerOutput:
-        output = self.module.apply(variables, frames)
+    def _output(self, variables: Any, read: Any) -> TokenizerOutput:
+        output = self.module.apply(variables, to_float(read))
         assert isinstance(output, TokenizerOutput)
         return output
 
     @functools.partial(jax.jit, static_argnums=0)
-    def _reconstruct(self, variables: Any, frames: jax.Array) -> jax.Array:
-        return self._output(variables, to_float(frames)).reconstruction
+    def _reconstruct(self, variables: Any, read: jax.Array) -> jax.Array:
+        return self._output(variables, read).reconstruction
 
     @functools.partial(jax.jit, static_argnums=0)
     def _judge(self, variables: Any, frozen: Frozen, batch: Batch) -> dict[str, jax.Array]:
         x = to_float(batch["frames"])
-        output = self._output(variables, x)
+        output = self._output(variables, batch[self.module.reads])
         loss, parts = tokenizer_loss(output, x, lpips=frozen.get("lpips"), **self.weights)
-        levels = tuple(self.module.levels)
-        return {"loss": loss, **parts} | tokenizer_metrics(output, x, levels)
+        return {"loss": loss, **parts} | tokenizer_metrics(output, x, tuple(self.module.levels))
 
 
-def to_float(frames: Any) -> jax.Array:
-    """u8 frames as f32 in [0, 1]."""
-    return jnp.asarray(frames).astype(jnp.float32) / 255.0
+def to_float(read: Any) -> jax.Array:
+    """u8 frames as f32 in [0, 1]; features as f32."""
+    read = jnp.asarray(read)
+    return read.astype(jnp.float32) / 255.0 if read.dtype == jnp.uint8 else read.astype(jnp.float32)

@@ -1,0 +1,60 @@
+"""Fields of the configuration for features of the user's own network, and their specification."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_pipelines.fields import Problem, folder, number, whole_numbers
+from data_pipelines.import_fields import CLIP_FIELDS, import_problems, import_variant
+from data_pipelines.spec import SECONDS, Annotation, DatasetSpec, Definition
+
+FIELDS = dict(
+    source=folder("", "folder in which every folder with frames.npy and features.npy is a video"),
+    shape=whole_numbers((16, 16, 384), "rows, columns and channels of the features of a frame"),
+    frame_rate=number(10, "frames a second in the arrays", 1e-3, 1000),
+    **CLIP_FIELDS,
+)
+
+
+def _spec(data: Any) -> DatasetSpec:
+    fields, (height, width) = data.feature_folder, data.frame_size
+    return DatasetSpec(
+        label=f"features {Path(fields.source).name}".strip(),
+        height=height,
+        width=width,
+        annotations={
+            "seconds": SECONDS,
+            "features": Annotation(tuple(fields.shape), np.float16, "of the user's own network"),
+        },
+        frame_rate=fields.frame_rate / fields.stride,
+    )
+
+
+def _variant(data: Any) -> dict[str, Any]:
+    fields = data.feature_folder
+    return {"shape": "x".join(map(str, fields.shape)), "rate": float(fields.frame_rate)} | import_variant(data)
+
+
+def _problems(data: Any) -> Iterator[Problem]:
+    shape, (height, width) = data.feature_folder.shape, data.frame_size
+    if len(shape) != 3 or not all(type(size) is int and 1 <= size <= 4096 for size in shape):
+        yield "feature_folder.shape", shape, "rows, columns and channels, three whole numbers from 1 to 4096"
+    elif height % shape[0] or width % shape[1] or height // shape[0] != width // shape[1]:
+        yield (
+            "feature_folder.shape",
+            shape,
+            f"as many rows and columns as square patches of data.frame_size = {height},{width} give",
+        )
+    yield from import_problems(data)
+
+
+DEFINITION = Definition(
+    fields=FIELDS,
+    spec=_spec,
+    variant=_variant,
+    builder="data_pipelines.feature_folder.builder:FeatureFolder",
+    reads="feature_folder.source",
+    problems=_problems,
+)
