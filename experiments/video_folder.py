@@ -4,7 +4,7 @@
 
 128x128 pixels, 10 frames a second. Arguments, comma-separated: a variant (any: your folder; yard: OpenCV's film of
 people in a yard, 96x72 pixels, in sizes for 2 cores; docs/guide/data.md says how to get it) and a preset (none: sizes
-for a GPU; cpu: 64x64 pixels on 2 cores; debug: everything in a minute).
+for a GPU, a tokenizer of MAGVIT-v2's kind; cpu: 64x64 pixels on 2 cores; debug: everything in a minute).
 """
 
 from flam_jax.config import Config, default_config, parse_arguments
@@ -16,6 +16,7 @@ def get_config(arguments: str = "") -> Config:
     variant, preset = parse_arguments(arguments, VARIANTS)
     config = default_config()
     config.data.update(name="video_folder", frame_size=(128, 128), clip_length=32)
+    config.tokenizer.update(encoder="magvit", decoder="magvit", channels=256, levels=(2,) * 18, entropy_weight=0.01)
     # Things in a video are several patches and move by less than one.
     config.dynamics.update(local_context=True, aggregator="local", positions="keys")
     config.dynamics.update(num_factors=8, total_action_dim=64, prediction_steps=2, prediction_steps_start=0.8)
@@ -31,7 +32,7 @@ def get_config(arguments: str = "") -> Config:
 def _cpu(config: Config) -> None:
     config.data.update(frame_size=(64, 64), clip_length=16)
     config.tokenizer.update(encoder="patch", decoder="patch", patch_size=4, channels=256, levels=(4,) * 15)
-    config.tokenizer.update(patches_share=1 / 16, lpips_weight=0.0)
+    config.tokenizer.update(patches_share=1 / 16, lpips_weight=0.0, entropy_weight=0.0)
     config.tokenizer.training.update(
         num_steps=3_000,
         batch_size=16,

@@ -16,7 +16,9 @@ from flam_jax.dynamics.flam import flam
 from flam_jax.dynamics.interface import LatentActionModel
 from flam_jax.models import MODELS
 from flam_jax.tokenizer.decoders import CnnDecoder, PatchDecoder
+from flam_jax.tokenizer.discriminator import PatchDiscriminator
 from flam_jax.tokenizer.encoders import ImpalaEncoder, PatchEncoder
+from flam_jax.tokenizer.magvit import MagvitDecoder, MagvitEncoder
 from flam_jax.tokenizer.precomputed import PrecomputedFeatures
 from flam_jax.tokenizer.tokenizer import Tokenizer
 
@@ -39,6 +41,9 @@ def build_tokenizer(config: ConfigDict) -> Tokenizer | PrecomputedFeatures:
         return PrecomputedFeatures(decoder, feature_shape(whole))
     if c.encoder == "impala":
         encoder = maybe_remat(ImpalaEncoder)(len(c.levels), num_res_blocks=c.num_res_blocks, **shared)
+    elif c.encoder == "magvit":
+        blocks: dict[str, Any] = dict(num_res_blocks=c.num_res_blocks, temporal_kernel=c.temporal_kernel)
+        encoder = maybe_remat(MagvitEncoder)(len(c.levels), **blocks, **shared)
     else:
         encoder = maybe_remat(PatchEncoder)(len(c.levels), num_layers=c.num_res_blocks, **shared)
     return Tokenizer(encoder, decoder, tuple(c.levels))
@@ -47,7 +52,15 @@ def build_tokenizer(config: ConfigDict) -> Tokenizer | PrecomputedFeatures:
 def _decoder(c: Any, maybe_remat: Callable[[Any], Any], shared: Fields) -> nn.Module:
     if c.decoder == "cnn":
         return maybe_remat(CnnDecoder)(num_res_blocks=c.num_res_blocks, **shared)
+    if c.decoder == "magvit":
+        return maybe_remat(MagvitDecoder)(num_res_blocks=c.num_res_blocks, **shared)
     return maybe_remat(PatchDecoder)(num_layers=c.num_res_blocks, **shared)
+
+
+def build_discriminator(config: ConfigDict) -> PatchDiscriminator:
+    """The discriminator of the tokenizer's adversarial loss: a linen module, initialized with frames f32[b H W 3]."""
+    c: Any = validate(config).tokenizer
+    return PatchDiscriminator(c.channels, c.patch_size, jnp.dtype(c.training.dtype))
 
 
 def feature_shape(config: ConfigDict) -> tuple[int, int, int]:

@@ -29,10 +29,12 @@ import numpy as np
 from data_pipelines.paths import replacing, take_folders_literally
 from flam_jax.cluster import on_first_process
 from flam_jax.config import Config, differences
+from flam_jax.tokenizer.discriminator import without_discriminator
 
 # Fields that say how a model is trained, not what it is.
 _OF_TRAINING = {
     *(f"tokenizer.{name}" for name in ("patches_share", "change_weight", "consistency_weight", "lpips_weight")),
+    *(f"tokenizer.{name}" for name in ("entropy_weight", "adversarial_weight", "adversarial_start")),
     *(f"dynamics.{name}" for name in ("kl_weight", "kl_weight_final", "kl_anneal_start", "cache_codes")),
     *(f"dynamics.{name}" for name in ("prediction_steps", "prediction_steps_start", "separation_penalty")),
     *(f"dynamics.{name}" for name in ("slot_anneal_end", "query_noise")),
@@ -287,7 +289,7 @@ class _one_line:
 
 
 def restore_parameters(directory: str | Path, shardings: Callable[[Any], Any] | None = None) -> Any:
-    """The newest parameters of a stage's folder.
+    """The newest parameters of a stage's folder, without a discriminator: only its own training needs that.
 
     Args:
       directory: `<workdir>/tokenizer` or `<workdir>/dynamics`.
@@ -299,7 +301,7 @@ def restore_parameters(directory: str | Path, shardings: Callable[[Any], Any] | 
     if not (Path(directory) / "checkpoints").is_dir():
         raise CheckpointError(f"{directory} holds no checkpoint")
     with Checkpoints(directory, read_only=True) as checkpoints:
-        return checkpoints.parameters(shardings)
+        return without_discriminator(checkpoints.parameters(shardings))
 
 
 def check_config(directory: str | Path, config: Config, stage: str) -> None:

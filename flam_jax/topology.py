@@ -326,8 +326,13 @@ def _report(options: Options) -> None:
     _, state, *_ = _shapes(config, stage, per_chip * parts[options.topologies[0]], meshes[options.topologies[0]])
     import jax
 
-    count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-    print(f"{stage}: {count:,} parameters, {training.dtype}, windows of {training.window} frames", flush=True)
+    from flam_jax.tokenizer.discriminator import without_discriminator
+
+    model, trained = (
+        sum(leaf.size for leaf in jax.tree.leaves(part)) for part in (without_discriminator(state.params), state.params)
+    )
+    added = f" and {trained - model:,} of a discriminator" if trained > model else ""
+    print(f"{stage}: {model:,} parameters{added}, {training.dtype}, windows of {training.window} frames", flush=True)
     if options.parameters:
         print(describe(state), flush=True)
     plans = []

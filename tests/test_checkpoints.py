@@ -16,6 +16,7 @@ import pytest
 
 from data_pipelines.paths import replacing
 from flam_jax.checkpoints import CheckpointError, Checkpoints, find_damage, restore_parameters, write_text
+from flam_jax.training.state import TrainState
 from flam_jax.training.trainer import train
 from tests.training.stand_in import TinyStage, tiny_config
 
@@ -167,6 +168,13 @@ def test_restoring_from_nothing_says_so(tmp_path: Path) -> None:
     (tmp_path / "tokenizer" / "checkpoints").mkdir(parents=True)
     with pytest.raises(CheckpointError, match="holds no checkpoint"):
         restore_parameters(tmp_path / "tokenizer")
+
+
+def test_a_discriminator_stays_behind(tmp_path: Path) -> None:
+    params = {"encoder": {"bias": np.ones(3)}, "discriminator": {"bias": np.ones(2)}}
+    with Checkpoints(tmp_path / "tokenizer") as checkpoints:
+        checkpoints.save(1, TrainState(step=np.int32(1), params=params, opt_state=params), {"config": {}})
+    assert set(restore_parameters(tmp_path / "tokenizer")) == {"encoder"}
 
 
 def small_disk(folder: Path, megabytes: int) -> list[str]:

@@ -73,6 +73,7 @@ WRONG = [
     ("tokenizer.levels", "4,1", "expected 1 to 256 whole numbers"),
     ("tokenizer.levels", "", "expected 1 to 256 whole numbers"),
     ("tokenizer.levels", "256,257", "expected 1 to 256 whole numbers from 2 to 256"),
+    ("tokenizer.temporal_kernel", "3", "expected 1, unless tokenizer.encoder is magvit"),
     ("tokenizer.patches_share", "0.5", "expected 1, unless encoder and decoder are patch"),
     ("tokenizer.lpips_weight", "-1", "expected a number from 0"),
     ("tokenizer.patches_share", "0", "expected a number from 0.001 to 1"),
@@ -105,6 +106,26 @@ def test_a_wrong_value_is_named_with_what_was_expected(name: str, value: str, ex
     text = message(error)
     assert text.startswith("config.")
     assert expected in text
+
+
+@pytest.mark.parametrize(
+    ("fields", "name"),
+    [
+        ({"patches_share": 0.5, "lpips_weight": 0.0}, "adversarial_weight"),
+        ({"patch_size": 25}, "patch_size"),
+        ({"adversarial_start": 1.0}, "adversarial_start"),
+        ({"adversarial_start": 0.99, "training.num_steps": 100, "training.warmup_steps": 1}, "adversarial_start"),
+    ],
+)
+def test_an_adversarial_loss_that_cannot_work_is_refused(fields: dict[str, Any], name: str) -> None:
+    config = default_config()
+    config.data.update(name="sprites", frame_size=(100, 100))
+    config.tokenizer.update(encoder="patch", decoder="patch", patch_size=4)
+    for field, value in fields.items():
+        override(config, f"tokenizer.{field}", value)
+    validate(config)
+    with pytest.raises(ConfigError, match=rf"config\.tokenizer\.{name} = "):
+        change(config, "tokenizer.adversarial_weight", 0.1)
 
 
 @pytest.mark.parametrize(

@@ -127,6 +127,15 @@ def test_every_experiment_trains_one_step(name: str, preset: str, stage_name: st
 
     The debug presets are run from end to end, by the commands of the README.
     """
+    train_one_step(name, preset, stage_name)
+
+
+def test_the_causal_tokenizer_of_nuplan_trains_one_step() -> None:
+    """No command of the README runs it, and no other debug preset has an adversarial loss."""
+    train_one_step("nuplan", "debug", "tokenizer")
+
+
+def train_one_step(name: str, preset: str, stage_name: str) -> None:
     config = load(name, "", preset)
     training = config[stage_name].training
     config.dynamics.update(prediction_steps=1, num_blocks=1, num_iterations=2)

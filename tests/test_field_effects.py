@@ -33,6 +33,7 @@ SHAPES = {  # the shapes of the parameters
     "tokenizer.channels": 4,
     "tokenizer.num_res_blocks": 1,
     "tokenizer.levels": (3, 3, 3),
+    "tokenizer.temporal_kernel": 3,
     "dynamics.num_factors": 2,
     "dynamics.total_action_dim": 9,
     "dynamics.model_dim": 4,
@@ -48,9 +49,14 @@ SHAPES = {  # the shapes of the parameters
 # Fields that only some models have.
 MODELS = {"dynamics.codebook_size": "genie"}
 OF_PATCHES = ("tokenizer.patches_share",)  # of tokenizers that see one patch at a time
+OF_CLIPS = ("tokenizer.temporal_kernel",)  # of the encoder that may see several frames
+ADVERSARIAL = ("tokenizer.adversarial_weight", "tokenizer.adversarial_start")
 LOSSES = {  # the loss of one batch
     "tokenizer.change_weight": 3.0,
     "tokenizer.consistency_weight": 1.0,
+    "tokenizer.entropy_weight": 1.0,
+    "tokenizer.adversarial_weight": 2.0,
+    "tokenizer.adversarial_start": 0.8,  # the losses are taken at three quarters of training
     "tokenizer.patches_share": 0.5,
     "dynamics.num_iterations": 3,
     "dynamics.inverse_frequency_power": 0.5,
@@ -98,6 +104,10 @@ def base_config(field: str = "") -> Config:
     config.tokenizer.encoder = "impala"
     if field in OF_PATCHES:
         config.tokenizer.update(encoder="patch", patches_share=0.25, lpips_weight=0.0)
+    if field in OF_CLIPS:
+        config.tokenizer.encoder = "magvit"
+    if field in ADVERSARIAL:
+        config.tokenizer.update(adversarial_weight=1.0)
     for stage in STAGES:
         config[stage].training.update(num_steps=20, batch_size=4)
     return validate(config)
@@ -144,7 +154,7 @@ def test_a_field_of_a_model_changes_its_parameters(name: str, value: Any) -> Non
 @pytest.mark.parametrize(("name", "value"), LOSSES.items(), ids=LOSSES)
 def test_a_field_of_a_loss_changes_its_value(name: str, value: Any) -> None:
     stage = name.split(".")[0]
-    before = loss_value(stage, name if name in (*MODELS, *OF_PATCHES) else "")
+    before = loss_value(stage, name if name in (*MODELS, *OF_PATCHES, *ADVERSARIAL) else "")
     assert loss_value(stage, name, value) != pytest.approx(before, rel=1e-5)
 
 

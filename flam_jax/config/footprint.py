@@ -30,8 +30,9 @@ def least_memory(config: Any, spec: DatasetSpec, num_frames: int) -> dict[str, i
     masks = 4 * factors * dynamics.training.window * patches
     # Linear probes of every entity's cell, of every slot, with the ten steps that L-BFGS remembers.
     probes = 40 * dynamics.model_dim * spec.entities * sum(spec.cells or ())
-    convolutions = tokenizer.encoder == "impala" or tokenizer.decoder == "cnn"
-    layers = 2 * 9 * tokenizer.num_res_blocks if convolutions else max(tokenizer.num_res_blocks - 1, 0)
+    convolutions = tokenizer.encoder != "patch" or tokenizer.decoder != "patch"
+    blocks = tokenizer.num_res_blocks
+    layers = 2 * 9 * tokenizer.temporal_kernel * blocks if convolutions else max(blocks - 1, 0)
     clips = num_frames // data.clip_length // 10 if num_frames else evaluation.num_clips
     scored = min(evaluation.num_clips, clips)
 

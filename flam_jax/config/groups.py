@@ -65,19 +65,28 @@ def data_group() -> Group:
 TOKENIZER = dict(
     restore_from=folder("", "workdir of a run whose trained tokenizer is taken; empty: one is trained"),
     encoder=choice(
-        ("impala", "patch", "precomputed"),
-        "IMPALA's residual network; a perceptron on every patch by itself; or none: the records bring features",
+        ("impala", "patch", "magvit", "precomputed"),
+        "IMPALA's residual network; a perceptron on every patch by itself; MAGVIT-v2's, for real video; or none: the"
+        " records bring features",
     ),
-    decoder=choice(("cnn", "patch"), "a residual network, or a perceptron on every code by itself"),
+    decoder=choice(
+        ("cnn", "patch", "magvit"), "a residual network, a perceptron on every code by itself, or MAGVIT-v2's"
+    ),
+    temporal_kernel=whole(1, "frames that a convolution of the magvit encoder sees, up to the current one", 1, 3),
     patch_size=whole(8, "pixels per side that one code stands for", 2, 64),
     channels=whole(128, "width of encoder and decoder", 1, 8192),
     num_res_blocks=whole(2, "residual blocks of a scale, or layers of the perceptrons", 0, 64),
-    levels=whole_numbers((4, 4, 4, 4, 4), "levels of every feature channel (finite scalar quantization)"),
+    levels=whole_numbers((4, 4, 4, 4, 4), "levels of every feature channel (finite scalar quantization); all 2: LFQ"),
     patches_share=number(
         1, "share of a window's patches that a step draws; below 1: patch encoder and decoder alone", 1e-3, 1
     ),
     change_weight=number(10, "extra weight of pixels that change within the window"),
     consistency_weight=number(0, "of features that change where pixels do not"),
+    entropy_weight=number(0, "of the entropy of a position's codes less that of the batch's, in nats (LFQ)"),
+    adversarial_weight=number(
+        0, "of the adversarial loss; at 1 its gradient by the frames is the image loss's size", 0, 100
+    ),
+    adversarial_start=number(0.3, "share of training from which there is an adversarial loss", 0, 1),
     lpips_weight=number(
         1, "of LPIPS between frames and reconstruction, where evaluation.weights has its network", absent=0.0
     ),

@@ -100,27 +100,48 @@ def _check_tokenizer(config: Config) -> None:
     levels, patch = tokenizer.levels, tokenizer.patch_size
     fits = 1 <= len(levels) <= _MOST_CHANNELS and all(type(n) is int and 2 <= n <= 256 for n in levels)
     _expect(fits, "tokenizer.levels", levels, f"1 to {_MOST_CHANNELS} whole numbers from 2 to 256")
-    features = spec_of(config.data).annotations.get("features")
-    if tokenizer.encoder == "precomputed":
-        expected = f"another encoder: the records of {config.data.name} have no features"
-        _expect(features is not None, "tokenizer.encoder", tokenizer.encoder, expected)
     fits = height % patch == width % patch == 0
     _expect(fits, "tokenizer.patch_size", patch, f"a divisor of data.frame_size = {height},{width}")
-    if tokenizer.encoder == "impala" or tokenizer.decoder == "cnn":
-        power = patch & (patch - 1) == 0
-        _expect(power, "tokenizer.patch_size", patch, "a power of 2 for the impala encoder and the cnn decoder")
-    if tokenizer.encoder == "precomputed" and features is not None:
-        rows, columns, _ = features.shape
-        expected = f"{height // rows}, as {rows} x {columns} features of a frame of {height} x {width} pixels are"
-        _expect((height, width) == (rows * patch, columns * patch), "tokenizer.patch_size", patch, expected)
-        cached, expected = config.dynamics.cache_codes, "False: features that the records bring have no codes"
-        _expect(not cached, "dynamics.cache_codes", cached, expected)
+    power = patch & (patch - 1) == 0
+    if tokenizer.encoder in ("impala", "magvit") or tokenizer.decoder in ("cnn", "magvit"):
+        expected = "a power of 2 for networks of convolutions (impala, cnn, magvit)"
+        _expect(power, "tokenizer.patch_size", patch, expected)
+    temporal = tokenizer.temporal_kernel == 1 or tokenizer.encoder == "magvit"
+    expected = "1, unless tokenizer.encoder is magvit"
+    _expect(temporal, "tokenizer.temporal_kernel", tokenizer.temporal_kernel, expected)
+    if tokenizer.encoder == "precomputed":
+        _check_features(config)
     if tokenizer.patches_share < 1:
         local = tokenizer.encoder == tokenizer.decoder == "patch"
         expected = "1, unless encoder and decoder are patch"
         _expect(local, "tokenizer.patches_share", tokenizer.patches_share, expected)
         weight, expected = tokenizer.lpips_weight, "0: LPIPS reads whole frames, and tokenizer.patches_share is below 1"
         _expect(weight == 0, "tokenizer.lpips_weight", weight, expected)
+        weight, expected = tokenizer.adversarial_weight, "0: it needs whole frames, tokenizer.patches_share is below 1"
+        _expect(weight == 0, "tokenizer.adversarial_weight", weight, expected)
+    if tokenizer.adversarial_weight:
+        _expect(power, "tokenizer.patch_size", patch, "a power of 2, for tokenizer.adversarial_weight above 0")
+        training, start = tokenizer.training, tokenizer.adversarial_start
+        first, last = steps_of((start, 1.0), training.num_steps)
+        expected = f"less: tokenizer.training.warmup_steps = {training.warmup_steps} do not fit in {last - first} steps"
+        _expect(training.warmup_steps < last - first, "tokenizer.adversarial_start", start, expected)
+
+
+def _check_features(config: Config) -> None:
+    """Of records that bring features."""
+    tokenizer, (height, width) = config.tokenizer, config.data.frame_size
+    features = spec_of(config.data).annotations.get("features")
+    if features is None:
+        expected = f"another encoder: the records of {config.data.name} have no features"
+        _expect(False, "tokenizer.encoder", tokenizer.encoder, expected)
+        return
+    patch, (rows, columns, _) = tokenizer.patch_size, features.shape
+    expected = f"{height // rows}, as {rows} x {columns} features of a frame of {height} x {width} pixels are"
+    _expect((height, width) == (rows * patch, columns * patch), "tokenizer.patch_size", patch, expected)
+    expected = "False: features that the records bring have no codes"
+    _expect(not config.dynamics.cache_codes, "dynamics.cache_codes", config.dynamics.cache_codes, expected)
+    expected = "0: features that the records bring are not trained"
+    _expect(tokenizer.entropy_weight == 0, "tokenizer.entropy_weight", tokenizer.entropy_weight, expected)
 
 
 def _check_dynamics(config: Config) -> None:

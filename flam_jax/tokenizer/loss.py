@@ -24,12 +24,11 @@ def changing_pixels(frames: Float[Array, "b t H W 3"]) -> Float[Array, "b 1 H W 
     return (span > CHANGE_THRESHOLD).astype(frames.dtype)
 
 
-def tokenizer_loss(
-    output: TokenizerOutput,
+def image_loss(
+    reconstruction: Float[Array, "b t H W 3"],
     frames: Float[Array, "b t H W 3"],
     *,
     change_weight: float,
-    consistency_weight: float,
     lpips: Distance | None = None,
     lpips_weight: float = 0.0,
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
@@ -39,32 +38,63 @@ def tokenizer_loss(
     the rest. Pixels that change within the window therefore weigh `1 + change_weight` times as much.
 
     Args:
-      output: of the tokenizer on `frames`.
+      reconstruction: of the frames.
       frames: windows of consecutive frames in [0, 1].
       change_weight: extra weight of pixels that change.
-      consistency_weight: weight of the squared change of the unrounded features where a patch's pixels do not change.
       lpips: how different frames look (PAPER: the image loss has such a term); None leaves it out.
       lpips_weight: its weight.
 
     Returns:
       The loss and its parts.
     """
-    error = output.reconstruction - frames
+    error = reconstruction - frames
     weight = 1.0 + change_weight * changing_pixels(frames)
     weight = weight / weight.mean()
     l1 = jnp.mean(weight * jnp.abs(error))
     l2 = 10.0 * jnp.mean(weight * jnp.square(error))
-    loss = l1 + l2
-    metrics = {"l1": l1, "l2": l2}
+    loss, metrics = l1 + l2, {"l1": l1, "l2": l2}
+    if lpips is not None and lpips_weight:
+        metrics["lpips"] = lpips(reconstruction, frames).mean()
+        loss += lpips_weight * metrics["lpips"]
+    return loss, metrics
+
+
+def tokenizer_loss(
+    output: TokenizerOutput,
+    frames: Float[Array, "b t H W 3"],
+    *,
+    change_weight: float,
+    consistency_weight: float,
+    lpips: Distance | None = None,
+    lpips_weight: float = 0.0,
+    entropy_weight: float = 0.0,
+    levels: tuple[int, ...] = (),
+) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+    """`image_loss`, and what the features must fulfil.
+
+    Args:
+      output: of the tokenizer on `frames`.
+      frames: windows of consecutive frames in [0, 1].
+      change_weight, lpips, lpips_weight: of `image_loss`.
+      consistency_weight: weight of the squared change of the unrounded features where a patch's pixels do not change.
+      entropy_weight: weight of the entropy of a position's codes less that of the batch (`fsq.code_entropies`).
+      levels: of the quantization, for the entropies.
+
+    Returns:
+      The loss and its parts.
+    """
+    loss, metrics = image_loss(
+        output.reconstruction, frames, change_weight=change_weight, lpips=lpips, lpips_weight=lpips_weight
+    )
     if consistency_weight and frames.shape[1] > 1:
         still = still_patches(frames, output.features.shape[-2])[..., None]
         change = jnp.square(jnp.diff(output.continuous, axis=1))
         consistency = jnp.sum(change * still) / (jnp.sum(still) * change.shape[-1] + 1.0)
         loss += consistency_weight * consistency
         metrics["consistency"] = consistency
-    if lpips is not None and lpips_weight:
-        metrics["lpips"] = lpips(output.reconstruction, frames).mean()
-        loss += lpips_weight * metrics["lpips"]
+    if entropy_weight:
+        metrics["sample_entropy"], metrics["batch_entropy"] = fsq.code_entropies(output.continuous, levels)
+        loss += entropy_weight * (metrics["sample_entropy"] - metrics["batch_entropy"])
     return loss, metrics
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 
 from flam_jax.config import Config
+from flam_jax.tokenizer.discriminator import without_discriminator
 from flam_jax.training.stage import StageClass
 
 # Module and class; imported when asked for.
@@ -28,7 +29,7 @@ def frozen_shapes(name: str, config: Config) -> dict[str, Any]:
         stage = find_stage(needed)(config, None, {})
         key = jax.eval_shape(lambda: jax.random.key(0))
         variables = jax.eval_shape(stage.init, key, frozen_shapes(needed, config), stage.batch_shapes(1))
-        shapes[needed] = variables["params"]
+        shapes[needed] = without_discriminator(variables["params"])
     return shapes
 
 

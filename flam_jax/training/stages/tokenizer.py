@@ -9,11 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree, UInt8
 
-from flam_jax.build import build_tokenizer, feature_shape
+from flam_jax.build import build_discriminator, build_tokenizer, feature_shape
 from flam_jax.config import Config
 from flam_jax.evaluation.perceptual import load_metrics
+from flam_jax.metrics import ssim
 from flam_jax.pictures import labelled, to_uint8
-from flam_jax.tokenizer.loss import tokenizer_loss, tokenizer_metrics
+from flam_jax.tokenizer.discriminator import PART, adversarial_loss
+from flam_jax.tokenizer.loss import image_loss, tokenizer_loss, tokenizer_metrics
 from flam_jax.tokenizer.patches import draw_patches
 from flam_jax.tokenizer.tokenizer import TokenizerOutput
 from flam_jax.training.batches import Loader
@@ -28,7 +30,10 @@ NUM_PICTURES = 8
 
 
 class TokenizerStage:
-    """Reconstruction of single frames. Windows of several frames only show which pixels change."""
+    """Reconstruction of frames. Windows show which pixels change and, to a causal encoder, the frames before.
+
+    With an adversarial loss the parameters have a part of their own for the discriminator.
+    """
 
     name = "tokenizer"
     needs: ClassVar[tuple[str, ...]] = ()
@@ -41,8 +46,10 @@ class TokenizerStage:
         self.module = build_tokenizer(config)
         # Of the records' fields, what a step reads: what is reconstructed, and what from.
         self.keys = tuple(dict.fromkeys(("frames", self.module.reads)))
-        fields = ("change_weight", "consistency_weight", "lpips_weight")
+        self.discriminator = build_discriminator(config) if config.tokenizer.adversarial_weight else None
+        fields = ("change_weight", "consistency_weight", "lpips_weight", "entropy_weight")
         self.weights = {name: config.tokenizer[name] for name in fields}
+        self.levels = tuple(self.module.levels)
 
     def make_loader(self, rows: Sequence[int] | None = None) -> Loader:
         """Training batches, or certain rows of them."""
@@ -68,7 +75,11 @@ class TokenizerStage:
         return shapes
 
     def init(self, key: PRNGKeyArray, frozen: Frozen, batch: Batch) -> Mapping[str, Any]:
-        return self.module.init(key, to_float(batch[self.module.reads][:1, :1]))
+        variables = self.module.init(key, to_float(batch[self.module.reads][:1, :1]))
+        if self.discriminator is None:
+            return variables
+        added = self.discriminator.init(jax.random.fold_in(key, 1), to_float(batch["frames"][:1, 0]))
+        return {"params": {**variables["params"], PART: added["params"]}}
 
     def loss(
         self, params: PyTree, frozen: Frozen, batch: Batch, key: PRNGKeyArray, progress: Float[Array, ""]
@@ -78,24 +89,49 @@ class TokenizerStage:
             patches = frames[0, ..., 0].size // fields.patch_size**2
             count = max(round(fields.patches_share * patches), 1)
             frames = draw_patches(key, frames, fields.patch_size, count, RARE_PATCH_POWER)
-        read = frames if self.module.reads == "frames" else batch[self.module.reads]
-        output = self._output({"params": params}, read)
-        return tokenizer_loss(output, to_float(frames), lpips=frozen.get("lpips"), **self.weights)
+        output = self._output({"params": params}, frames if self.module.reads == "frames" else batch["features"])
+        frames = to_float(frames)
+        loss, metrics = self._loss(output, frames, frozen)
+        if self.discriminator is not None:
+            added, values = self._adversarial(params[PART], output.reconstruction, frames, frozen, progress)
+            loss, metrics = loss + added, {**metrics, **values}
+        return loss, metrics
+
+    def _loss(
+        self, output: TokenizerOutput, frames: jax.Array, frozen: Frozen
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        return tokenizer_loss(output, frames, lpips=frozen.get("lpips"), levels=self.levels, **self.weights)
+
+    def _adversarial(
+        self, params: PyTree, reconstruction: jax.Array, frames: jax.Array, frozen: Frozen, progress: jax.Array
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """The adversarial loss of decoder and discriminator, zero before its start, and its values."""
+        assert self.discriminator is not None
+        weights = {name: self.weights[name] for name in ("change_weight", "lpips_weight")}
+        image = functools.partial(image_loss, frames=frames, lpips=frozen.get("lpips"), **weights)
+        gradient = jax.grad(lambda x: image(x)[0])(jax.lax.stop_gradient(reconstruction))
+        of_decoder, of_discriminator, values = adversarial_loss(
+            self.discriminator, params, reconstruction, frames, gradient
+        )
+        # Computed before the start, too: XLA runs convolutions within a condition many times slower on a CPU.
+        started = (progress >= self.config.tokenizer.adversarial_start).astype(jnp.float32)
+        added = self.config.tokenizer.adversarial_weight * of_decoder + of_discriminator
+        return started * added, {name: started * value for name, value in values.items()}
 
     def prepare(self, frozen: Frozen, batch: Batch) -> Batch:
         return batch
 
     def span(self, part: str) -> Span:
-        return WHOLE
+        """The discriminator is trained from the start of the adversarial loss on, all else always."""
+        return (self.config.tokenizer.adversarial_start, 1.0) if part == PART else WHOLE
 
     def evaluate(
         self, variables: Mapping[str, Any], step: int, progress: float
     ) -> tuple[Mapping[str, float], Mapping[str, UInt8[np.ndarray, "H W 3"]]]:
         values = mean_values(functools.partial(self._judge, variables, self.frozen), self._validation)
-        shown = {key: value[:NUM_PICTURES, -1] for key, value in self._validation[0].items()}
-        frames = shown["frames"]
+        shown = {key: value[:NUM_PICTURES] for key, value in self._validation[0].items()}
         reconstruction = to_uint8(np.asarray(self._reconstruct(variables, shown[self.module.reads])))
-        picture = labelled([("true", frames), ("decoded", reconstruction)])
+        picture = labelled([("true", shown["frames"][:, -1]), ("decoded", reconstruction)])
         return {f"validation/{name}": value for name, value in values.items()}, {"reconstruction": picture}
 
     def warnings(self, values: Mapping[str, float]) -> list[str]:
@@ -125,14 +161,16 @@ class TokenizerStage:
 
     @functools.partial(jax.jit, static_argnums=0)
     def _reconstruct(self, variables: Any, read: jax.Array) -> jax.Array:
-        return self._output(variables, read).reconstruction
+        """The last frame of every window."""
+        return self._output(variables, read).reconstruction[:, -1]
 
     @functools.partial(jax.jit, static_argnums=0)
     def _judge(self, variables: Any, frozen: Frozen, batch: Batch) -> dict[str, jax.Array]:
         x = to_float(batch["frames"])
-        output = self._output(variables, batch[self.module.reads])
-        loss, parts = tokenizer_loss(output, x, lpips=frozen.get("lpips"), **self.weights)
-        return {"loss": loss, **parts} | tokenizer_metrics(output, x, tuple(self.module.levels))
+        output = self._output(variables, x)
+        loss, parts = self._loss(output, x, frozen)
+        similarity = ssim(output.reconstruction.clip(0.0, 1.0), x).mean()
+        return {"loss": loss, **parts, "ssim": similarity, **tokenizer_metrics(output, x, self.levels)}
 
 
 def to_float(read: Any) -> jax.Array:
