@@ -159,11 +159,6 @@ class ImportBuilder(RecordBuilder, skip_registration=True):
             return []
         return [] if same else [f"{recipe.source} has changed since it was read; the records are as they were"]
 
-    @property
-    def _mirrors(self) -> bool:
-        """Whether every training clip is there a second time, mirrored."""
-        return "mirrored" in self.recipe.variant
-
     def plan(self, folder: Path, show_progress: bool) -> None:
         self._reading = folder / "reading"
         self._reading.mkdir(parents=True, exist_ok=True)
@@ -241,7 +236,7 @@ class ImportBuilder(RecordBuilder, skip_registration=True):
                 numbers = [number for number, _ in group]
                 for start in range(0, len(numbers) if split else 0, limit):
                     part = numbers[start : start + limit]
-                    for mirrored in (False, True) if split == "train" and self._mirrors else (False,):
+                    for mirrored in (False, True) if split == "train" and self.spec.has("mirrored") else (False,):
                         self.planned[split].append(((str(task.records), part[0], mirrored), len(part)))
 
     def _make_card(
@@ -296,7 +291,7 @@ def _mirrored(recipe: Recipe, spec: DatasetSpec, records: Iterator[bytes]) -> It
     serialize, fields = make_serializer(recipe, spec), record_fields(recipe, spec)
     for stored in records:
         record = parse_record(stored, fields)
-        yield serialize({**record, "frames": record["frames"][..., ::-1, :]})
+        yield serialize({**record, "frames": record["frames"][..., ::-1, :], "mirrored": 1})
 
 
 def fingerprint(paths: Sequence[Path]) -> str:
@@ -320,6 +315,7 @@ def _read_task(builder: type[ImportBuilder], recipe: Recipe, spec: DatasetSpec, 
     """Reads a stretch of a source into a file of records, and writes what was found beside it."""
     cutter, notes, clips, errors = ClipCutter(builder.cutting(recipe)), [], [], []
     serialize = make_serializer(recipe, spec)
+    per_clip: dict[str, Any] = {"episode": task.number, **({"mirrored": 0} if spec.has("mirrored") else {})}
 
     def moments() -> Iterator[Moment]:
         try:
@@ -333,7 +329,7 @@ def _read_task(builder: type[ImportBuilder], recipe: Recipe, spec: DatasetSpec, 
     with open_records(partial) as add:
         for clip in cutter.clips(moments()):
             first, last = float(clip["seconds"][0]), float(clip["seconds"][-1])
-            add(serialize(clip | {"episode": task.number, "clip": round(first * 1000)}))
+            add(serialize(clip | per_clip | {"clip": round(first * 1000)}))
             clips.append((first, last))
     partial.replace(task.records)
     entry = _Read(clips, cutter.counts, notes, errors[0] if errors else "")

@@ -5,7 +5,7 @@ from typing import Any
 
 from data_pipelines.fields import flag, folder, number
 from data_pipelines.import_fields import IMPORT_FIELDS, import_problems, import_variant
-from data_pipelines.spec import SECONDS, DatasetSpec, Definition
+from data_pipelines.spec import MIRRORED, SECONDS, DatasetSpec, Definition
 
 PICTURES_A_SECOND = 10.0  # of a folder of pictures, where no rate is asked for
 
@@ -27,7 +27,7 @@ def _spec(data: Any) -> DatasetSpec:
         label=f"video folder {Path(fields.source).name}".strip(),
         height=height,
         width=width,
-        annotations={"seconds": SECONDS},
+        annotations={"seconds": SECONDS, **({"mirrored": MIRRORED} if fields.mirror else {})},
         frame_rate=fields.frame_rate / fields.stride or None,
     )
 

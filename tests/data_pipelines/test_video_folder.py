@@ -233,6 +233,7 @@ def test_training_clips_alone_are_there_mirrored_where_asked(tmp_path: Path) -> 
     found, frames = ([one["frames"] for one in data.split("train")] for data in (mirrored, plain))
     expected = [*frames, *(clip[:, :, ::-1] for clip in frames)]
     assert sorted(clip.tobytes() for clip in found) == sorted(clip.tobytes() for clip in expected)
+    np.testing.assert_array_equal(mirrored.median_frame, plain.median_frame)
 
 
 def test_few_files_are_split_by_time_with_a_gap(tmp_path: Path) -> None:
