@@ -12,6 +12,8 @@ README = ROOT / "README.md"
 QUICK_TO_PLAN = {
     "tokenizer.encoder": "patch",
     "tokenizer.decoder": "patch",
+    "tokenizer.temporal_kernel": 1,
+    "tokenizer.adversarial_weight": 0,
     "dynamics.training.window": 4,
     "dynamics.prediction_steps": 1,
 }
