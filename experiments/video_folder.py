@@ -61,8 +61,13 @@ def _cpu(config: Config) -> None:
 
 def _yard(config: Config) -> None:
     config.data.frame_size = (72, 96)
-    # The film is 80 seconds long: clips that overlap are more clips, and as many different windows as there are.
-    config.data.video_folder.update(source="videos/yard", clip_step=4)
+    # The film is 80 seconds long: clips that overlap, and mirrored ones, are more different windows.
+    config.data.video_folder.update(source="videos/yard", clip_step=4, mirror=True)
+    # People are three patches small: as many bits as their patches hold.
+    config.tokenizer.levels = (8,) * 20
+    # Slots that are carried from frame to frame, longer windows, and few steps: 600 frames are soon learned by heart.
+    config.dynamics.update(name="flam_recurrent", prediction_steps=3, prediction_steps_start=0.7)
+    config.dynamics.training.update(num_steps=1_000, batch_size=4, window=8)
 
 
 def _debug(config: Config) -> None:
