@@ -1,7 +1,7 @@
 """Features of your own network (DINO, a video model, ...) in place of a tokenizer's, beside the frames they are of.
 
     python -m flam_jax.main --config=experiments/feature_folder.py --config.data.feature_folder.source=DIR
-        --config.data.feature_folder.shape=16,16,384 --config.data.frame_size=224,224 --config.tokenizer.patch_size=14
+        --config.data.feature_folder.shape=16,16,384 --config.data.frame_size=256,256 --config.tokenizer.patch_size=16
         --workdir=runs/features
 
 Every folder in DIR with `frames.npy` (u8[n H W 3]) and `features.npy` (float[n h w c]) is a video. The first stage
