@@ -31,6 +31,7 @@ class Field:
       choices: of a text that must be one of a few.
       folder: a text that names a folder.
       square: a pair for which one number stands for two equal ones.
+      length: how many numbers a tuple has; 0 for any.
       decides: whether the result of a run depends on it; otherwise it may change between two starts of one run.
       absent: what was done before there was the field, or before its default changed; the default unless given.
     """
@@ -42,6 +43,7 @@ class Field:
     choices: tuple[str, ...] = ()
     folder: bool = False
     square: bool = False
+    length: int = 0
     decides: bool = True
     absent: Any = None
 
@@ -56,6 +58,8 @@ class Field:
             return "height and width in pixels, such as 64 or 64,96"
         if isinstance(self.default, bool):
             return "true or false"
+        if self.length:
+            return f"{self.length} comma-separated whole numbers from {self.low:.12g} to {self.high:.12g}"
         if isinstance(self.default, tuple):
             return "comma-separated whole numbers"
         return {int: "a whole number", float: "a number", str: "text"}[type(self.default)]
@@ -111,6 +115,8 @@ class Field:
             return ""
         if self.square and not (len(value) == 2 and all(type(number) is int for number in value)):
             return self.describe_type()
+        if self.length and not (len(value) == self.length and all(type(number) is int for number in value)):
+            return self.describe_type()
         numbers = value if isinstance(value, tuple) else (value,)
         inside = all(isinstance(number, int | float) and self.low <= number <= self.high for number in numbers)
         return "" if inside else f"a number from {self.low:.12g} to {self.high:.12g}"
@@ -147,8 +153,13 @@ def folder(default: str, meaning: str, **more: Any) -> Field:
 
 
 def whole_numbers(default: tuple[int, ...], meaning: str, **more: Any) -> Field:
-    """Several whole numbers."""
+    """Several whole numbers, as many as one likes."""
     return Field(default, meaning, **more)
+
+
+def shape(default: tuple[int, ...], meaning: str, low: int, high: int, **more: Any) -> Field:
+    """As many whole numbers as the default has."""
+    return Field(default, meaning, low, high, length=len(default), **more)
 
 
 def size(default: tuple[int, int], meaning: str, low: int, high: int, **more: Any) -> Field:

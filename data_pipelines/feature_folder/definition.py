@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines.fields import Problem, folder, number, whole_numbers
+from data_pipelines.fields import Problem, folder, number, shape
 from data_pipelines.import_fields import CLIP_FIELDS, import_problems, import_variant
 from data_pipelines.spec import SECONDS, Annotation, DatasetSpec, Definition
 
 FIELDS = dict(
     source=folder("", "folder in which every folder with frames.npy and features.npy is a video"),
-    shape=whole_numbers((16, 16, 384), "rows, columns and channels of the features of a frame"),
+    shape=shape((16, 16, 384), "rows, columns and channels of the features of a frame", 1, 4096),
     frame_rate=number(10, "frames a second in the arrays", 1e-3, 1000),
     **CLIP_FIELDS,
 )
@@ -38,15 +38,10 @@ def _variant(data: Any) -> dict[str, Any]:
 
 
 def _problems(data: Any) -> Iterator[Problem]:
-    shape, (height, width) = data.feature_folder.shape, data.frame_size
-    if len(shape) != 3 or not all(type(size) is int and 1 <= size <= 4096 for size in shape):
-        yield "feature_folder.shape", shape, "rows, columns and channels, three whole numbers from 1 to 4096"
-    elif height % shape[0] or width % shape[1] or height // shape[0] != width // shape[1]:
-        yield (
-            "feature_folder.shape",
-            shape,
-            f"as many rows and columns as square patches of data.frame_size = {height},{width} give",
-        )
+    (rows, columns, _), (height, width) = data.feature_folder.shape, data.frame_size
+    if height % rows or width % columns or height // rows != width // columns:
+        expected = f"as many rows and columns as square patches of data.frame_size = {height},{width} give"
+        yield "feature_folder.shape", data.feature_folder.shape, expected
     yield from import_problems(data)
 
 

@@ -46,7 +46,21 @@ def wrong_values(name: str) -> list[str]:
     if isinstance(default, bool):
         return ["", "1", "0", "yes", "nan", "None", "[true]", "true,false", "ñ", LONG]
     if isinstance(default, tuple):
-        return ["", "4,x", "4.5", "4,1", "-4,4", "257", "nan", "true", "4,4;4", "ñ", LONG, "4," * 17, "256,256,256,128"]
+        return [
+            "",
+            "4,x",
+            "4.5",
+            "4,1",
+            "-4,4",
+            "257",
+            "nan",
+            "true",
+            "4,4;4",
+            "ñ",
+            LONG,
+            "4," * 300,
+            "256,257,256,128",
+        ]
     if isinstance(default, str) and not field.folder:
         return ["a\nb", "\t", LONG]
     if isinstance(default, str):

@@ -109,7 +109,7 @@ def test_nothing_in_an_array_is_unpickled(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("field", "value", "told"),
     [
-        ("data.feature_folder.shape", (4, 6), "three whole numbers"),
+        ("data.feature_folder.shape", (4, 6), "3 comma-separated whole numbers from 1 to 4096"),
         ("data.feature_folder.shape", (5, 6, 5), r"as many rows and columns as square patches of data\.frame_size"),
         ("tokenizer.patch_size", 8, "expected 4, as 4 x 6 features of a frame of 16 x 24 pixels are"),
         ("dynamics.cache_codes", True, "expected False: features that the records bring have no codes"),

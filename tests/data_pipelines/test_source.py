@@ -50,7 +50,7 @@ DAMAGES = [(flip, {5}), *((loss, {4, 5, 6, 7}) for loss in LOSSES)]
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("data_pipelines.builder._SHARD_BYTES", PER_FILE * 8 * 32 * 32 * 3)
+        patch.setattr("data_pipelines.builder.clips_of_a_file", lambda recipe, spec: PER_FILE)
         return prepare(data_config(tmp_path_factory.mktemp("whole")), show_progress=False)
 
 
