@@ -206,7 +206,8 @@ def _save_median(dataset: Dataset) -> None:
     """Stores the median over frames spread evenly over the training clips, one frame a clip."""
     train = dataset.split("train")
     clips = np.unique(np.linspace(0, len(train) - 1, min(len(train), _FRAMES_OF_MEDIAN)).astype(int))
-    frames = np.stack([_middle_frame(train[int(clip)]) for clip in clips])
+    keys = [key for key in ("frames", "mirrored") if key in train.fields]
+    frames = np.stack([_middle_frame(train.read(int(clip), keys)) for clip in clips])
     # The lower of the two middle values when there are two, so that it is a value that was seen.
     median = np.percentile(frames, 50, axis=0, method="lower").astype(np.uint8)
     try:
