@@ -166,11 +166,11 @@ class TokenizerStage:
 
     @functools.partial(jax.jit, static_argnums=0)
     def _judge(self, variables: Any, frozen: Frozen, batch: Batch) -> dict[str, jax.Array]:
-        x = to_float(batch["frames"])
-        output = self._output(variables, x)
-        loss, parts = self._loss(output, x, frozen)
-        similarity = ssim(output.reconstruction.clip(0.0, 1.0), x).mean()
-        return {"loss": loss, **parts, "ssim": similarity, **tokenizer_metrics(output, x, self.levels)}
+        frames = to_float(batch["frames"])
+        output = self._output(variables, batch[self.module.reads])
+        loss, parts = self._loss(output, frames, frozen)
+        similarity = ssim(output.reconstruction.clip(0.0, 1.0), frames).mean()
+        return {"loss": loss, **parts, "ssim": similarity, **tokenizer_metrics(output, frames, self.levels)}
 
 
 def to_float(read: Any) -> jax.Array:
