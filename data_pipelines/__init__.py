@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from data_pipelines.errors import DataError
 
 if TYPE_CHECKING:
+    from data_pipelines.copy_paste import training_clips
     from data_pipelines.dataset import Dataset, prepare
     from data_pipelines.loader import Loader, make_loader
     from data_pipelines.registry import spec_of
@@ -26,9 +27,20 @@ _HOMES = {
     "make_loader": "loader",
     "prepare": "dataset",
     "spec_of": "registry",
+    "training_clips": "copy_paste",
 }
 
-__all__ = ["ClipSource", "DataError", "Dataset", "DatasetSpec", "Loader", "make_loader", "prepare", "spec_of"]
+__all__ = [
+    "ClipSource",
+    "DataError",
+    "Dataset",
+    "DatasetSpec",
+    "Loader",
+    "make_loader",
+    "prepare",
+    "spec_of",
+    "training_clips",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -196,18 +196,12 @@ def _has_median(dataset: Dataset) -> bool:
     return isinstance(median, np.ndarray) and median.dtype == np.uint8 and median.shape == shape
 
 
-def _middle_frame(record: dict[str, np.ndarray]) -> np.ndarray:
-    """As it was before it was mirrored: a median of both would be no floor for frames that are not."""
-    frame = record["frames"][len(record["frames"]) // 2]
-    return frame[:, ::-1] if record.get("mirrored", 0) else frame
-
-
 def _save_median(dataset: Dataset) -> None:
     """Stores the median over frames spread evenly over the training clips, one frame a clip."""
     train = dataset.split("train")
     clips = np.unique(np.linspace(0, len(train) - 1, min(len(train), _FRAMES_OF_MEDIAN)).astype(int))
-    keys = [key for key in ("frames", "mirrored") if key in train.fields]
-    frames = np.stack([_middle_frame(train.read(int(clip), keys)) for clip in clips])
+    middle = dataset.recipe.clip_length // 2
+    frames = np.stack([train.read(int(clip), ("frames",))["frames"][middle] for clip in clips])
     # The lower of the two middle values when there are two, so that it is a value that was seen.
     median = np.percentile(frames, 50, axis=0, method="lower").astype(np.uint8)
     try:

@@ -193,9 +193,8 @@ class ImportBuilder(RecordBuilder, skip_registration=True):
 
     @classmethod
     def serialized(cls, recipe: Recipe, spec: DatasetSpec, units: list[tuple[Any, int]]) -> Iterator[bytes]:
-        for (path, first, mirrored), count in units:
-            records = read_records(Path(path), range(first, first + count))
-            yield from _mirrored(recipe, spec, records) if mirrored else records
+        for (path, first), count in units:
+            yield from read_records(Path(path), range(first, first + count))
 
     def _download_and_prepare(self, dl_manager: Any, download_config: Any = None) -> None:
         super()._download_and_prepare(dl_manager, download_config)
@@ -236,8 +235,7 @@ class ImportBuilder(RecordBuilder, skip_registration=True):
                 numbers = [number for number, _ in group]
                 for start in range(0, len(numbers) if split else 0, limit):
                     part = numbers[start : start + limit]
-                    for mirrored in (False, True) if split == "train" and self.spec.has("mirrored") else (False,):
-                        self.planned[split].append(((str(task.records), part[0], mirrored), len(part)))
+                    self.planned[split].append(((str(task.records), part[0]), len(part)))
 
     def _make_card(
         self, found: Found, of_source: Sequence[Sequence[tuple[_Task, _Read]]], rejected: dict[str, str], split_by: str
@@ -280,18 +278,10 @@ class ImportBuilder(RecordBuilder, skip_registration=True):
         field = {"frames": record_fields(self.recipe, self.spec)["frames"]}
         frames = []
         for number in chosen:
-            (path, first, _), count = units[number]
+            (path, first), count = units[number]
             (record,) = read_records(Path(path), [first + count // 2])
             frames.append(parse_record(record, field)["frames"][self.recipe.clip_length // 2])
         return preview_sheet(frames)
-
-
-def _mirrored(recipe: Recipe, spec: DatasetSpec, records: Iterator[bytes]) -> Iterator[bytes]:
-    """The same records with left and right of the frames exchanged."""
-    serialize, fields = make_serializer(recipe, spec), record_fields(recipe, spec)
-    for stored in records:
-        record = parse_record(stored, fields)
-        yield serialize({**record, "frames": record["frames"][..., ::-1, :], "mirrored": 1})
 
 
 def fingerprint(paths: Sequence[Path]) -> str:
@@ -315,7 +305,6 @@ def _read_task(builder: type[ImportBuilder], recipe: Recipe, spec: DatasetSpec, 
     """Reads a stretch of a source into a file of records, and writes what was found beside it."""
     cutter, notes, clips, errors = ClipCutter(builder.cutting(recipe)), [], [], []
     serialize = make_serializer(recipe, spec)
-    per_clip: dict[str, Any] = {"episode": task.number, **({"mirrored": 0} if spec.has("mirrored") else {})}
 
     def moments() -> Iterator[Moment]:
         try:
@@ -329,7 +318,7 @@ def _read_task(builder: type[ImportBuilder], recipe: Recipe, spec: DatasetSpec, 
     with open_records(partial) as add:
         for clip in cutter.clips(moments()):
             first, last = float(clip["seconds"][0]), float(clip["seconds"][-1])
-            add(serialize(clip | per_clip | {"clip": round(first * 1000)}))
+            add(serialize(clip | {"episode": task.number, "clip": round(first * 1000)}))
             clips.append((first, last))
     partial.replace(task.records)
     entry = _Read(clips, cutter.counts, notes, errors[0] if errors else "")

@@ -23,7 +23,8 @@ _FOR_EVER = 2**40
 class Records(Protocol):
     """What the loader reads: records by number, each a dict of arrays with time first.
 
-    One that knows of records that cannot be read has `find`, `skips`, `unreadable` and `faults` too, see `ClipSource`.
+    One that knows of records that cannot be read has `find`, `skips`, `mark_unreadable` and `faults` too
+    (`ClipSource`).
     """
 
     def __len__(self) -> int: ...
@@ -122,7 +123,7 @@ class Loader(Iterator[dict[str, np.ndarray]]):
         batch = next(self._iterator)
         self._step += 1
         if "skipped" in batch:  # what worker processes have met
-            self._source.unreadable.update(batch["skipped"][batch["skipped"] >= 0].tolist())
+            self._source.mark_unreadable(batch["skipped"][batch["skipped"] >= 0].tolist())
         # Batches of worker processes lie in shared memory, which complains when it outlives the loader.
         return {key: np.array(value) for key, value in batch.items()} if self._num_workers else batch
 

@@ -118,6 +118,10 @@ class ClipSource:
         if len(self._lost) == len(self._files):
             raise DataError(f"no record of {self.split} can be read: {self._files[0][0]} {self._lost[0]}; {_REMEDY}")
 
+    def mark_unreadable(self, numbers: Iterable[int]) -> None:
+        """Takes over what another process has met."""
+        self.unreadable.update(numbers)
+
     def faults(self, records: Iterable[int] | None = None) -> list[str]:
         """One line for each file with records that cannot be read.
 

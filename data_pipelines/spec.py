@@ -15,7 +15,6 @@ set by its name. Annotations have one name and one meaning in all data sets:
 | state | s | measured state of a robot |
 | features | h w c | of the user's own network, of the patches of the frame |
 | rewards | none | for the action at frame t |
-| mirrored | | 1 where left and right of a clip are exchanged, else 0 |
 | seconds | none | since the first frame of the file that it was read from |
 """
 
@@ -51,8 +50,6 @@ class Annotation:
 
 # In the shape of an annotation: as many numbers as the data have.
 ANY_SIZE = -1
-# Of a clip that may be there a second time, left and right exchanged.
-MIRRORED = Annotation((), np.int64, "1 where left and right are exchanged, else 0", per_clip=True)
 # Of every frame that was read from a file.
 SECONDS = Annotation((), np.float32, "since the first frame of what it was read from", unit="seconds")
 
@@ -145,4 +142,4 @@ class Definition:
     extra: str = ""
 
 
-__all__ = ["ANY_SIZE", "MIRRORED", "SECONDS", "Annotation", "DatasetSpec", "Definition"]
+__all__ = ["ANY_SIZE", "SECONDS", "Annotation", "DatasetSpec", "Definition"]

@@ -7,7 +7,7 @@ The source is the user's own download, with `splits` and `sensor_blobs`. The tok
 the paper: causal in time, lookup-free quantization, adversarial loss; its widths are half of MAGVIT-v2's. A code is 18
 bits of 16x16 pixels, so a frame has 14x14 codes; with 8x8 pixels attention over them would take 16 times as much.
 
-Arguments, comma-separated: the camera (front, left, right, back) and a preset (none: the paper's setting; cpu and
+Arguments, comma-separated: the camera (front, left, right, back) and a preset (none: the paper's sizes; cpu and
 debug: small sizes).
 """
 

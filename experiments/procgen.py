@@ -2,7 +2,7 @@
 
     python -m flam_jax.main --config=experiments/procgen.py:bigfish,cpu --workdir=runs/bigfish
 
-Arguments, comma-separated: a game (bigfish, leaper, starpilot), a preset (none: the paper's setting; cpu: a real result
+Arguments, comma-separated: a game (bigfish, leaper, starpilot), a preset (none: the paper's sizes; cpu: a real result
 on 2 cores in minutes; debug: everything in a minute), and a model (none: this project's; paper: the paper's, with
 nothing of this project's own).
 """

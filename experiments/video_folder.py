@@ -60,9 +60,9 @@ def _cpu(config: Config) -> None:
 
 
 def _yard(config: Config) -> None:
-    config.data.frame_size = (72, 96)
-    # The film is 80 seconds long: clips that overlap, and mirrored ones, are more different windows.
-    config.data.video_folder.update(source="videos/yard", clip_step=4, mirror=True)
+    config.data.update(frame_size=(72, 96), copy_paste=9)
+    # The film is 80 seconds long: clips overlap, and have copies in which other people walk in other places.
+    config.data.video_folder.update(source="videos/yard", clip_step=4)
     # People are three patches small: as many bits as their patches hold.
     config.tokenizer.levels = (8,) * 20
     # Slots that are carried from frame to frame, longer windows, and few steps: 600 frames are soon learned by heart.

@@ -42,7 +42,6 @@ OF_THE_USER = {
     "data.video_folder.fit": "its shape",
     "data.video_folder.cut_threshold": "how it was cut",
     "data.video_folder.still_seconds": "how much of it is at rest",
-    "data.video_folder.mirror": "whether left and right matter in it",
     "data.lerobot.camera": "its cameras",
     "data.lerobot.action": "its names",
     "data.lerobot.state": "the same",

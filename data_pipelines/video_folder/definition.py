@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from data_pipelines.fields import flag, folder, number
+from data_pipelines.fields import folder, number
 from data_pipelines.import_fields import IMPORT_FIELDS, import_problems, import_variant
-from data_pipelines.spec import MIRRORED, SECONDS, DatasetSpec, Definition
+from data_pipelines.spec import SECONDS, DatasetSpec, Definition
 
 PICTURES_A_SECOND = 10.0  # of a folder of pictures, where no rate is asked for
 
@@ -16,7 +16,6 @@ FIELDS = dict(
         0.12, "mean change of a color value from frame to frame, of 1, above which a scene may be cut; 0: no cuts", 0, 1
     ),
     still_seconds=number(0, "a stretch in which nothing moves is cut off after so many seconds; 0: kept", 0, 3600),
-    mirror=flag(False, "every training clip is there a second time, left and right exchanged"),
     **IMPORT_FIELDS,
 )
 
@@ -27,7 +26,7 @@ def _spec(data: Any) -> DatasetSpec:
         label=f"video folder {Path(fields.source).name}".strip(),
         height=height,
         width=width,
-        annotations={"seconds": SECONDS, **({"mirrored": MIRRORED} if fields.mirror else {})},
+        annotations={"seconds": SECONDS},
         frame_rate=fields.frame_rate / fields.stride or None,
     )
 
@@ -35,8 +34,7 @@ def _spec(data: Any) -> DatasetSpec:
 def _variant(data: Any) -> dict[str, Any]:
     fields = data.video_folder
     numbers = {"rate": fields.frame_rate, "cut": fields.cut_threshold, "still": fields.still_seconds}
-    mirrored = {"mirrored": "mirrored"} if fields.mirror else {}
-    return {name: float(value) for name, value in numbers.items()} | import_variant(data) | mirrored
+    return {name: float(value) for name, value in numbers.items()} | import_variant(data)
 
 
 DEFINITION = Definition(

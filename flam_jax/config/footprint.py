@@ -35,6 +35,7 @@ def least_memory(config: Any, spec: DatasetSpec, num_frames: int) -> dict[str, i
     layers = 2 * 9 * tokenizer.temporal_kernel * blocks if convolutions else max(blocks - 1, 0)
     clips = num_frames // data.clip_length // 10 if num_frames else evaluation.num_clips
     scored = min(evaluation.num_clips, clips)
+    trained = num_frames * 4 // 5 * (1 + data.copy_paste)  # frames
 
     def batches(training: Any, example: int, of_part: int | float) -> int:
         """Four that the loader has ready, one at work and the next; and what is made of one example of a part."""
@@ -51,7 +52,7 @@ def least_memory(config: Any, spec: DatasetSpec, num_frames: int) -> dict[str, i
         "tokenizer.channels": 16 * layers * tokenizer.channels**2,
         "dynamics.model_dim": 16 * 16 * dynamics.num_blocks * dynamics.model_dim**2,
         "dynamics.num_factors": max(masks, factors * probes, factors * length * frame),  # the last is a picture
-        "dynamics.cache_codes": num_frames * patches * code_bytes * 4 // 5 if dynamics.cache_codes else 0,
+        "dynamics.cache_codes": trained * patches * code_bytes if dynamics.cache_codes else 0,
         # Frames and their reconstruction as floats.
         "tokenizer.training.batch_size": batches(tokenizer.training, frames, 8 * frames * tokenizer.patches_share),
         "dynamics.training.batch_size": batches(dynamics.training, seen, max(pairs, masks, floats)),

@@ -53,6 +53,13 @@ def data_group() -> Group:
         frame_size=size((128, 128), "height and width of a frame in pixels; one number for a square", 16, 4096),
         num_frames=whole(100_000, "frames over all splits", 1, 100_000_000),
         clip_length=whole(32, "consecutive frames of one episode in a record", 3, 10_000),
+        copy_paste=whole(
+            0,
+            "copies of every training clip with things taken out and things of other clips put in; of a camera that"
+            " stands still",
+            0,
+            1_000,
+        ),
         generate_workers=whole(0, "processes that make records; 0: one per core", 0, 1024, decides=False),
         loader_workers=whole(0, "processes that read; 0: threads of this process", 0, 256, decides=False),
         on_corrupt=choice(

@@ -317,7 +317,7 @@ def sweeps(preset: str) -> list[Cell]:
     """FLAM by the number of factors and by β, with 16 agents (`agents` has fewer), and with two agents that always act
     alike (PAPER: number of factors)."""
     swept = _grids("4agents", [FLAM, *FACTORS, *BETAS], preset) + _grids("16agents", [FLAM], preset)
-    # The paper's setting has three factors there by itself.
+    # The paper's sizes have three factors there by itself.
     return swept + _grids("correlated", [FLAM, *_correlated(preset)], preset)
 
 

@@ -29,7 +29,7 @@ class CodeRecords:
         self.codes, self.kept, self.numbers = codes, kept, numbers
         self.skips = getattr(source, "skips", False)
         if self.skips:
-            self.unreadable, self.faults = source.unreadable, source.faults
+            self.mark_unreadable, self.faults = source.mark_unreadable, source.faults
 
     def __len__(self) -> int:
         return len(self.codes)

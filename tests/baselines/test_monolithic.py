@@ -75,6 +75,29 @@ def test_a_codebook_gives_the_nearest_code_and_carries_its_size_in_nats():
     assert gradient.tolist() == [[2.0, 3.0]]  # straight through
 
 
+def test_the_loss_of_a_codebook_draws_codes_to_encodings_and_encodings_to_codes():
+    """And a quarter as strongly the latter (van den Oord et al. 2017). All codes are used: none is drawn as dead."""
+    book, codes = Codebook(2, 2), jnp.asarray([[0.0, 0.0], [4.0, 4.0]])
+    encodings = jnp.asarray([[1.0, 0.0], [4.0, 3.0]])
+
+    def loss(codes, encodings):
+        return book.apply({"params": {"codes": codes}}, encodings, jax.random.key(0), method="loss")
+
+    of_codes, of_encodings = jax.grad(loss, argnums=(0, 1))(codes, encodings)
+    # Of the mean over two examples.
+    np.testing.assert_allclose(of_codes, codes - encodings, atol=0.01)
+    np.testing.assert_allclose(of_encodings, 0.25 * (encodings - codes), atol=1e-6)
+
+
+def test_the_kl_that_is_trained_is_that_of_the_posterior():
+    model, variables, features, _ = make("adaworld")
+    out = apply(model, variables, features)
+    mean, log_var = out.action_mean, out.action_log_var
+    kl = 0.5 * (jnp.square(mean) + jnp.exp(log_var) - 1 - log_var).sum(axis=(-2, -1))
+    assert float(out.losses["kl"]) == pytest.approx(float(kl.mean()), rel=1e-5)
+    assert float(out.losses["kl"]) > 0.01
+
+
 def test_dead_codes_come_back_into_use():
     """Encodings in four clusters far from where the codes start: without the pull on dead codes one code takes all."""
     book = Codebook(4, 2)

@@ -226,16 +226,6 @@ def test_clips_overlap_where_asked(tmp_path: Path) -> None:
     assert len(starts) > 3 * len(records(apart))
 
 
-def test_training_clips_alone_are_there_mirrored_where_asked(tmp_path: Path) -> None:
-    source = folder_of(tmp_path, videos.walking(240))
-    plain, mirrored = prepare(source, tmp_path / "data"), prepare(source, tmp_path / "data", mirror=True)
-    assert [len(mirrored.split(name)) / len(plain.split(name)) for name in SPLITS] == [2, 1, 1]
-    found, frames = ([one["frames"] for one in data.split("train")] for data in (mirrored, plain))
-    expected = [*frames, *(clip[:, :, ::-1] for clip in frames)]
-    assert sorted(clip.tobytes() for clip in found) == sorted(clip.tobytes() for clip in expected)
-    np.testing.assert_array_equal(mirrored.median_frame, plain.median_frame)
-
-
 def test_few_files_are_split_by_time_with_a_gap(tmp_path: Path) -> None:
     root = folder_of(tmp_path, [np.full((48, 64, 3), n % 250, np.uint8) for n in range(400)])
     dataset = prepare(root, tmp_path / "data", cut_threshold=0.0, clip_step=1)

@@ -117,6 +117,31 @@ def test_without_positions_there_is_no_binding():
     assert "leak" not in result["actions"]
 
 
+@pytest.mark.parametrize("split", ["test", "val"])
+def test_probes_are_fitted_on_clips_of_another_split_than_the_scored_one(split):
+    """What they have never seen they cannot answer: in the split that they are fitted on, nobody ever moves."""
+    fitted = {"test": "val", "val": "train"}[split]
+
+    class Still(BoardDataset):
+        def split(self, name):
+            still = {"positions": 2, "directions": 0, "actions": 0}
+            return [
+                {**record, **({key: np.full_like(record[key], value) for key, value in still.items()})}
+                if name == fitted
+                else record
+                for record in super().split(name)
+            ]
+
+    settings = tiny_config()
+    settings.evaluation.split = split
+    result, _ = runner.measure(settings, tiny_model(), Still(), ["binding", "leak"])
+    positions = np.stack([record["positions"] for record in BoardDataset().split(split)])
+    assert result["binding"]["probe_accuracy"] == pytest.approx((positions == 2).all(axis=-1).mean(), abs=0.05)
+    leak = result["actions"]["leak"]
+    assert leak["true_action"]["action_mlp"] == pytest.approx(leak["true_action"]["chance"], abs=1e-6)
+    assert leak["position"]["action_and_position"] == pytest.approx(leak["position"]["chance"], abs=1e-6)
+
+
 def test_where_clips_cannot_be_played_again_there_is_no_transfer():
     class Once(BoardDataset):
         def displaced(self, record):

@@ -46,9 +46,9 @@ class DynamicsStage:
 
     def make_loader(self, rows: Sequence[int] | None = None) -> Loader:
         """Training batches, or certain rows of them: frames, or their codes with `cache_codes`."""
-        from data_pipelines import make_loader
+        from data_pipelines import make_loader, training_clips
 
-        training, records = self.fields.training, self.dataset.split("train")
+        training, records = self.fields.training, training_clips(self.dataset, self.config.data)
         if self.fields.cache_codes:
             records = encode_records(self.tokenizer, self.frozen["tokenizer"], records, self.action_keys)
         return make_loader(
