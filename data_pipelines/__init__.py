@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from data_pipelines.errors import DataError
 
 if TYPE_CHECKING:
-    from data_pipelines.copy_paste import training_clips
+    from data_pipelines.copy_paste import CopyPaste
     from data_pipelines.dataset import Dataset, prepare
     from data_pipelines.loader import Loader, make_loader
     from data_pipelines.registry import spec_of
@@ -21,17 +21,18 @@ if TYPE_CHECKING:
 # Looked up when first used: importing this package imports nothing heavy.
 _HOMES = {
     "ClipSource": "source",
+    "CopyPaste": "copy_paste",
     "Dataset": "dataset",
     "DatasetSpec": "spec",
     "Loader": "loader",
     "make_loader": "loader",
     "prepare": "dataset",
     "spec_of": "registry",
-    "training_clips": "copy_paste",
 }
 
 __all__ = [
     "ClipSource",
+    "CopyPaste",
     "DataError",
     "Dataset",
     "DatasetSpec",
@@ -39,7 +40,6 @@ __all__ = [
     "make_loader",
     "prepare",
     "spec_of",
-    "training_clips",
 ]
 
 

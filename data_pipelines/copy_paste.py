@@ -12,8 +12,6 @@ import numpy as np
 from jaxtyping import Bool, Int, UInt8
 from scipy import ndimage
 
-from data_pipelines.loader import Records
-
 # A pixel shows a thing where one of its values differs from the median frame's by more than this, of 255.
 THRESHOLD = 30
 # Of a thing, in a mean frame of the clip. Less is noise, and stays where it is.
@@ -110,7 +108,8 @@ def things(
       into, 0 elsewhere; and how many there are.
     """
     moving = np.abs(frames.astype(np.int16) - median).max(axis=-1) > THRESHOLD
-    labels, count = ndimage.label(ndimage.binary_dilation(moving, np.ones((1, 3, 3), bool)))  # type: ignore
+    labels: Any = np.empty(moving.shape, np.int32)
+    count: Any = ndimage.label(ndimage.binary_dilation(moving, np.ones((1, 3, 3), bool)), output=labels)
     sizes = np.bincount(labels[moving], minlength=count + 1)
     large = sizes >= LEAST_PIXELS * len(frames)
     large[0] = False
@@ -123,15 +122,4 @@ def _moved(size: int, by: int) -> tuple[slice, slice]:
     return slice(max(0, by), size + min(0, by)), slice(max(0, -by), size - max(0, by))
 
 
-def training_clips(dataset: Any, data: Any) -> Records:
-    """What models are trained on: the training split, with its copies where a configuration has `data.copy_paste`.
-
-    Args:
-      dataset: a `Dataset`.
-      data: the `data` node of the configuration.
-    """
-    train = dataset.split("train")
-    return CopyPaste(train, dataset.median_frame, data.copy_paste, data.seed) if data.copy_paste else train
-
-
-__all__ = ["KEPT", "REACH", "CopyPaste", "things", "training_clips"]
+__all__ = ["KEPT", "REACH", "CopyPaste", "things"]

@@ -60,14 +60,15 @@ def _cpu(config: Config) -> None:
 
 
 def _yard(config: Config) -> None:
-    config.data.update(frame_size=(72, 96), copy_paste=9)
-    # The film is 80 seconds long: clips overlap, and have copies in which other people walk in other places.
+    config.data.frame_size = (72, 96)
     config.data.video_folder.update(source="videos/yard", clip_step=4)
     # People are three patches small: as many bits as their patches hold.
     config.tokenizer.levels = (8,) * 20
-    # Slots that are carried from frame to frame, longer windows, and few steps: 600 frames are soon learned by heart.
-    config.dynamics.update(name="flam_recurrent", prediction_steps=3, prediction_steps_start=0.7)
-    config.dynamics.training.update(num_steps=1_000, batch_size=4, window=8)
+    # 600 frames are soon learned by heart: clips have copies in which other people walk in other places.
+    config.dynamics.copy_paste = 9
+    # Slots that are carried from frame to frame, and longer windows. Actions are of use late: they are free for long.
+    config.dynamics.update(name="flam_recurrent", kl_anneal_start=0.6, prediction_steps=3, prediction_steps_start=0.9)
+    config.dynamics.training.update(batch_size=4, window=8)
 
 
 def _debug(config: Config) -> None:

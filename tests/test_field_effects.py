@@ -184,6 +184,42 @@ def test_cached_codes_take_the_place_of_frames() -> None:
         loader.close()
 
 
+class FoundClips(list[Any]):
+    """Records as a split has them on disk."""
+
+    skips = False
+
+    @property
+    def fields(self) -> Any:
+        return self[0]
+
+    def find(self, index: int, keys: Any) -> tuple[int, dict[str, Any]]:
+        return index, {key: self[index][key] for key in keys}
+
+    def read(self, index: int, keys: Any) -> dict[str, Any]:
+        return self.find(index, keys)[1]
+
+
+class FoundDataset(BoardDataset):
+    def split(self, name: str) -> FoundClips:
+        return FoundClips(super().split(name))
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_copies_are_trained_on_as_much_as_the_clips_and_are_not_validated(cached: bool) -> None:
+    config = changed("dynamics.copy_paste", 3)
+    config.dynamics.cache_codes = cached
+    stage = make_stage(config, "dynamics", FoundDataset())
+    loader, clips = stage.make_loader(), FoundDataset().clips
+    batches = [next(loader)["record"] for _ in range(4 * clips // config.dynamics.training.batch_size)]
+    loader.close()
+    numbers = np.concatenate(batches)
+    assert len(set(numbers.tolist())) == len(numbers) > 3 * clips
+    assert numbers.max() < 4 * clips
+    plain = make_stage(base_config(), "dynamics", FoundDataset())
+    jax.tree.map(np.testing.assert_array_equal, stage._validation, plain._validation)
+
+
 def schedule(training: Config) -> list[float]:
     return [float(learning_rate(step, training)) for step in range(20)]
 
@@ -304,7 +340,7 @@ def test_a_field_of_training_changes_what_it_names(
 
 
 def test_every_field_of_the_stages_is_tried_above() -> None:
-    tried = {*SHAPES, *LOSSES, *SCHEDULES, IMPLICIT[0], "dynamics.cache_codes"}
+    tried = {*SHAPES, *LOSSES, *SCHEDULES, IMPLICIT[0], "dynamics.cache_codes", "dynamics.copy_paste"}
     tried |= {f"{stage}.training.{name}" for stage in STAGES for name in TRAINING}
     tried |= {"tokenizer.restore_from", "dynamics.restore_from"}  # in tests/test_main.py
     tried |= {"tokenizer.lpips_weight"}  # in tests/evaluation/test_perceptual.py

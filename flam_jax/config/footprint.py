@@ -35,7 +35,7 @@ def least_memory(config: Any, spec: DatasetSpec, num_frames: int) -> dict[str, i
     layers = 2 * 9 * tokenizer.temporal_kernel * blocks if convolutions else max(blocks - 1, 0)
     clips = num_frames // data.clip_length // 10 if num_frames else evaluation.num_clips
     scored = min(evaluation.num_clips, clips)
-    trained = num_frames * 4 // 5 * (1 + data.copy_paste)  # frames
+    trained = num_frames * 4 // 5 * (1 + dynamics.copy_paste)  # frames
 
     def batches(training: Any, example: int, of_part: int | float) -> int:
         """Four that the loader has ready, one at work and the next; and what is made of one example of a part."""

@@ -53,13 +53,6 @@ def data_group() -> Group:
         frame_size=size((128, 128), "height and width of a frame in pixels; one number for a square", 16, 4096),
         num_frames=whole(100_000, "frames over all splits", 1, 100_000_000),
         clip_length=whole(32, "consecutive frames of one episode in a record", 3, 10_000),
-        copy_paste=whole(
-            0,
-            "copies of every training clip with things taken out and things of other clips put in; of a camera that"
-            " stands still",
-            0,
-            1_000,
-        ),
         generate_workers=whole(0, "processes that make records; 0: one per core", 0, 1024, decides=False),
         loader_workers=whole(0, "processes that read; 0: threads of this process", 0, 256, decides=False),
         on_corrupt=choice(
@@ -134,6 +127,13 @@ DYNAMICS: dict[str, Field | Group] = dict(
     kl_anneal_start=number(0.3, "share of training from which it goes there; it arrives at the end", 0, 1),
     prediction_steps=whole(5, "frames predicted in a row in training", 1, 64),
     prediction_steps_start=number(0, "share of training before which only one frame is predicted", 0, 1),
+    copy_paste=whole(
+        0,
+        "copies of every training clip with things taken out and things of other clips put in; of a camera that stands"
+        " still",
+        0,
+        1_000,
+    ),
     cache_codes=flag(False, "train from codes that are computed once, not from frames"),
     training=_training(num_steps=200_000, batch_size=32, window=10),
 )

@@ -91,9 +91,6 @@ def _check_data(config: Config) -> None:
     clip = data.clip_length * math.prod(data.frame_size) * 3
     expected = f"less, a clip of {clip / 2**30:.1f} GiB does not fit into a record: at most 1 GiB"
     _expect(clip <= _MOST_CLIP_BYTES, "data.clip_length", data.clip_length, expected)
-    follow = "features" not in spec_of(data).annotations
-    expected = f"0: the features of {data.name} would not show what is put into its frames"
-    _expect(follow or not data.copy_paste, "data.copy_paste", data.copy_paste, expected)
     for name, value, expected in found.problems(data):
         _expect(False, f"data.{name}", value, expected)
 
@@ -167,8 +164,11 @@ def _check_dynamics(config: Config) -> None:
         _expect(warmup < min(spans), "dynamics.training.warmup_steps", warmup, expected)
     known = not model.given_actions or spec_of(config.data).actors > 0
     _expect(known, "dynamics.name", dynamics.name, f"another model: the actions of {config.data.name} are not known")
-    copies, expected = config.data.copy_paste, f"0: {dynamics.name} is not given the actions of what is put in"
-    _expect(not (model.given_actions and copies), "data.copy_paste", copies, expected)
+    expected = f"0: {dynamics.name} is not given the actions of what is put in"
+    _expect(not (model.given_actions and dynamics.copy_paste), "dynamics.copy_paste", dynamics.copy_paste, expected)
+    follow = "features" not in spec_of(config.data).annotations
+    expected = f"0: the features of {config.data.name} would not show what is put into its frames"
+    _expect(follow or not dynamics.copy_paste, "dynamics.copy_paste", dynamics.copy_paste, expected)
 
 
 def _check_evaluation(config: Config) -> None:

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from data_pipelines import training_clips
 from data_pipelines.copy_paste import REACH, CopyPaste, things
 from flam_jax.config import ConfigError, default_config, validate
 
@@ -161,21 +160,6 @@ def test_records_that_cannot_be_read_are_told_by_their_own_numbers() -> None:
     assert clips.faults([10, 18]) == clips.faults() == ["[2]"]
 
 
-class Data:
-    median_frame = GROUND
-
-    def split(self, name: str) -> Any:
-        assert name == "train"
-        return Clips()
-
-
-def test_models_are_trained_on_as_many_copies_as_the_configuration_says() -> None:
-    config = default_config()
-    assert isinstance(training_clips(Data(), config.data), Clips)
-    config.data.copy_paste = 3
-    assert len(training_clips(Data(), config.data)) == 4 * 8
-
-
 @pytest.mark.parametrize(
     ("name", "model", "reason"),
     [
@@ -185,7 +169,7 @@ def test_models_are_trained_on_as_many_copies_as_the_configuration_says() -> Non
 )
 def test_copies_are_refused_where_records_hold_what_they_would_not_show(name: str, model: str, reason: str) -> None:
     config = default_config()
-    config.data.update(name=name, copy_paste=2)
-    config.dynamics.name = model
-    with pytest.raises(ConfigError, match=rf"config\.data\.copy_paste = 2: expected {reason}"):
+    config.data.name = name
+    config.dynamics.update(name=model, copy_paste=2)
+    with pytest.raises(ConfigError, match=rf"config\.dynamics\.copy_paste = 2: expected {reason}"):
         validate(config)

@@ -46,9 +46,12 @@ class DynamicsStage:
 
     def make_loader(self, rows: Sequence[int] | None = None) -> Loader:
         """Training batches, or certain rows of them: frames, or their codes with `cache_codes`."""
-        from data_pipelines import make_loader, training_clips
+        from data_pipelines import CopyPaste, make_loader
 
-        training, records = self.fields.training, training_clips(self.dataset, self.config.data)
+        training, records = self.fields.training, self.dataset.split("train")
+        if self.fields.copy_paste:
+            seed = self.config.data.seed
+            records = CopyPaste(records, self.dataset.median_frame, self.fields.copy_paste, seed)
         if self.fields.cache_codes:
             records = encode_records(self.tokenizer, self.frozen["tokenizer"], records, self.action_keys)
         return make_loader(

@@ -53,11 +53,11 @@ class TokenizerStage:
 
     def make_loader(self, rows: Sequence[int] | None = None) -> Loader:
         """Training batches, or certain rows of them."""
-        from data_pipelines import make_loader, training_clips
+        from data_pipelines import make_loader
 
         training = self.config.tokenizer.training
         return make_loader(
-            training_clips(self.dataset, self.config.data),
+            self.dataset.split("train"),
             keys=self.keys,
             batch_size=training.batch_size,
             window=training.window,
