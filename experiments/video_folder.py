@@ -67,8 +67,8 @@ def _yard(config: Config) -> None:
     # 600 frames are soon learned by heart: clips have copies in which other people walk in other places.
     config.dynamics.copy_paste = 9
     # Slots that are carried from frame to frame, and longer windows. Actions are of use late: they are free for long.
-    config.dynamics.update(name="flam_recurrent", kl_anneal_start=0.6, prediction_steps=3, prediction_steps_start=0.9)
-    config.dynamics.training.update(batch_size=4, window=8)
+    config.dynamics.update(name="flam_recurrent", kl_anneal_start=0.6, prediction_steps=3, prediction_steps_start=0.85)
+    config.dynamics.training.update(num_steps=2_000, batch_size=4, window=8)
 
 
 def _debug(config: Config) -> None:
