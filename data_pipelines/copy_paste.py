@@ -1,8 +1,8 @@
-"""Copies of training clips with things taken out and things of other clips put in (copy-paste, Ghiasi et al. 2021).
+"""Copies of training clips with entities taken out and entities of other clips put in (copy-paste, Ghiasi et al. 2021).
 
-Of a camera that stands still: what differs from the median frame is a thing, and the median frame is what lies behind
-it. A short film shows few things in few places, and a model learns by heart what stands where; in the copies, things
-and places come together in new ways, as many things as before.
+Of a camera that stands still: what differs from the median frame is an entity, and the median frame is what lies behind
+it. A short film shows few entities in few places, and a model learns by heart what stands where. In the copies, as many
+entities stand in other places.
 """
 
 from collections.abc import Iterable
@@ -12,21 +12,21 @@ import numpy as np
 from jaxtyping import Bool, Int, UInt8
 from scipy import ndimage
 
-# A pixel shows a thing where one of its values differs from the median frame's by more than this, of 255.
+# A pixel shows an entity where one of its values differs from the median frame's by more than this, of 255.
 THRESHOLD = 30
-# Of a thing, in a mean frame of the clip. Less is noise, and stays where it is.
+# Of an entity, in a mean frame of the clip. Less is noise, and stays where it is.
 LEAST_PIXELS = 5
-# Every thing of the copied clip stays with this probability, and every thing of the other clip comes.
+# Every entity of the copied clip stays with this probability, and every entity of the other clip comes.
 KEPT = 0.5
-# The furthest that a thing is moved, in shares of the frame's height and width. Further across than down: what is far
+# The furthest that an entity is moved, in shares of the frame's height and width. Further across than down: what is far
 # from the camera is small and high up in the frame.
 REACH = (1 / 3, 1 / 2)
 
 
 class CopyPaste:
-    """Records of a split, then `copies` times as many, in each of which some things are exchanged.
+    """Records of a split, then `copies` times as many, in each of which some entities are exchanged.
 
-    The other record, the things, how far they are moved and whether left and right are exchanged follow from the seed
+    The other record, the entities, how far they are moved and whether left and right are exchanged follow from the seed
     and the number of the copy. What is put in covers what is there. Fields beside the frames are those of the copied
     record. Records that cannot be read are skipped and told as those of the split are (`ClipSource`).
     """
@@ -67,12 +67,12 @@ class CopyPaste:
     def _exchanged(
         self, frames: UInt8[np.ndarray, "t H W 3"], rng: np.random.Generator
     ) -> UInt8[np.ndarray, "t H W 3"]:
-        """The frames without some of their things, and with some of those of another record."""
-        labels, count = things(frames, self.median)[1:]
+        """The frames without some of their entities, and with some of those of another record."""
+        labels, count = foreground_entities(frames, self.median)[1:]
         gone = np.flatnonzero(rng.random(count) >= KEPT) + 1
         result = np.where(np.isin(labels, gone)[..., None], self.median, frames)
         other = self.source.read(int(rng.integers(len(self.source))), ("frames",))["frames"]
-        moving, labels, count = things(other, self.median)
+        moving, labels, count = foreground_entities(other, self.median)
         for number in np.flatnonzero(rng.random(count) < KEPT) + 1:
             where = moving & (labels == number)
             self._put(result, *((other, where) if rng.integers(2) else (other[:, :, ::-1], where[:, :, ::-1])), rng)
@@ -85,7 +85,7 @@ class CopyPaste:
         where: Bool[np.ndarray, "t H W"],
         rng: np.random.Generator,
     ) -> None:
-        """Copies a thing into the frames, moved by the same distance in all."""
+        """Copies an entity into the frames, moved by the same distance in all."""
         (rows, from_rows), (columns, from_columns) = (
             _moved(size, int(rng.integers(-int(share * size), int(share * size) + 1)))
             for share, size in zip(REACH, where.shape[1:], strict=True)
@@ -94,17 +94,17 @@ class CopyPaste:
         frames[:, rows, columns][seen] = other[:, from_rows, from_columns][seen]
 
 
-def things(
+def foreground_entities(
     frames: UInt8[np.ndarray, "t H W 3"], median: UInt8[np.ndarray, "H W 3"]
 ) -> tuple[Bool[np.ndarray, "t H W"], Int[np.ndarray, "t H W"], int]:
-    """What the median frame does not show, one thing where it hangs together in space and time.
+    """What the median frame does not show, one entity where it hangs together in space and time.
 
     Args:
       frames: of a clip.
-      median: what is seen where there is no thing.
+      median: what is seen where there is no entity.
 
     Returns:
-      Where things are; the number of the thing, from 1, in these pixels and those beside them, which its edges shine
+      Where entities are; the number of the entity, from 1, in these pixels and those beside them, which its edges shine
       into, 0 elsewhere; and how many there are.
     """
     moving = np.abs(frames.astype(np.int16) - median).max(axis=-1) > THRESHOLD
@@ -122,4 +122,4 @@ def _moved(size: int, by: int) -> tuple[slice, slice]:
     return slice(max(0, by), size + min(0, by)), slice(max(0, -by), size - max(0, by))
 
 
-__all__ = ["KEPT", "REACH", "CopyPaste", "things"]
+__all__ = ["KEPT", "REACH", "CopyPaste", "foreground_entities"]

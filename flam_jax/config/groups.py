@@ -129,8 +129,8 @@ DYNAMICS: dict[str, Field | Group] = dict(
     prediction_steps_start=number(0, "share of training before which only one frame is predicted", 0, 1),
     copy_paste=whole(
         0,
-        "copies of every training clip with things taken out and things of other clips put in; of a camera that stands"
-        " still",
+        "copies of every training clip with some entities taken out and some of another clip put in; of a camera that"
+        " stands still",
         0,
         1_000,
     ),

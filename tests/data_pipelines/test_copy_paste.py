@@ -1,4 +1,4 @@
-"""Copies of training clips: things of other clips at other places, ground where a thing is gone, no other change."""
+"""Copies of training clips: entities of other clips at other places, ground where one is gone, no other change."""
 
 import pickle
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from data_pipelines.copy_paste import REACH, CopyPaste, things
+from data_pipelines.copy_paste import REACH, CopyPaste, foreground_entities
 from flam_jax.config import ConfigError, default_config, validate
 
 HEIGHT, WIDTH, LENGTH = 24, 32, 6
@@ -55,7 +55,7 @@ def test_the_clips_themselves_come_first_and_are_as_they_are() -> None:
         np.testing.assert_array_equal(clips[number]["frames"], Clips()[number]["frames"])
 
 
-def test_a_copy_has_some_things_of_its_clip_and_some_of_another_and_else_the_ground() -> None:
+def test_a_copy_has_some_entities_of_its_clip_and_some_of_another_and_else_the_ground() -> None:
     clips = copies_of(40)
     kept, come, partners = [], [], set()
     for number in range(8, len(clips)):
@@ -66,10 +66,10 @@ def test_a_copy_has_some_things_of_its_clip_and_some_of_another_and_else_the_gro
         assert len(strangers) <= 1
         partners |= strangers
         come.append(len(colors - set(COLORS[own])))
-        things_seen = np.zeros(frames.shape[:3], bool)
+        entities_seen = np.zeros(frames.shape[:3], bool)
         for color in colors:
-            things_seen |= seen_of(frames, color)
-        assert (frames[~things_seen] == np.broadcast_to(GROUND, frames.shape)[~things_seen]).all()
+            entities_seen |= seen_of(frames, color)
+        assert (frames[~entities_seen] == np.broadcast_to(GROUND, frames.shape)[~entities_seen]).all()
         first, last = seen_of(Clips()[own]["frames"], COLORS[own][0])[[0, -1]]
         kept.append((frames[0][first] == COLORS[own][0]).all() and (frames[-1][last] == COLORS[own][0]).all())
     assert partners == set(range(8))
@@ -77,7 +77,7 @@ def test_a_copy_has_some_things_of_its_clip_and_some_of_another_and_else_the_gro
     assert 0.6 < np.mean(come) < 1.0  # of two; some are moved out of sight
 
 
-def test_a_thing_of_another_clip_moves_as_it_did_or_mirrored_from_another_place() -> None:
+def test_an_entity_of_another_clip_moves_as_it_did_or_mirrored_from_another_place() -> None:
     clips = copies_of(40)
     shifts, turned = [], []
     for number in range(8, len(clips)):
@@ -102,11 +102,11 @@ def test_a_thing_of_another_clip_moves_as_it_did_or_mirrored_from_another_place(
     assert len(set(shifts)) > len(shifts) / 2
 
 
-def test_noise_is_no_thing_and_the_edge_of_a_thing_is_its_own() -> None:
+def test_noise_is_no_entity_and_the_edge_of_an_entity_is_its_own() -> None:
     frames = Clips()[0]["frames"].copy()
     frames[2, 0, 0] = 255
-    frames[:, 3, 10:14] = GROUND[3, 10:14] + 20  # shines from the thing below it, too little for a thing
-    moving, labels, count = things(frames, GROUND)
+    frames[:, 3, 10:14] = GROUND[3, 10:14] + 20  # shines from the entity below it, too little for one
+    moving, labels, count = foreground_entities(frames, GROUND)
     assert count == 2
     assert moving[2, 0, 0]
     assert labels[2, 0, 0] == 0
