@@ -64,7 +64,7 @@ setup(
         "matplotlib>=3.9",
         "ml_collections>=1.0",
         "numpy>=2.0",
-        "optax>=0.2.4",
+        "optax>=0.2.7",  # scales the updates of Muon,
         "orbax-checkpoint>=0.11.15",
         "packaging>=24.0",
         "pillow>=10.4",

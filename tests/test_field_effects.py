@@ -83,6 +83,7 @@ TRAINING = {  # what one look at the schedule, an update, a batch or a run shows
     "rematerialize": True,
     "on_nonfinite": "skip",
     "window": 3,
+    "optimizer": "muon",
     "learning_rate": 1e-3,
     "schedule": "cosine",
     "warmup_steps": 5,
@@ -226,12 +227,12 @@ def schedule(training: Config) -> list[float]:
 
 def update(training: Config) -> float:
     """Size of the second update; the first of AdamW does not depend on the size of the gradient."""
-    params = {"kernel": jnp.ones(3)}
+    params = {"kernel": jnp.ones((3, 3))}
     optimizer = make_optimizer(training)
     updates: Any = None
     state = optimizer.init(params)
     for size in (1.0, 0.2):
-        updates, state = optimizer.update({"kernel": jnp.full(3, size)}, state, params)
+        updates, state = optimizer.update({"kernel": jnp.full((3, 3), size)}, state, params)
     return float(jnp.abs(updates["kernel"]).sum())
 
 
@@ -333,7 +334,7 @@ def test_a_field_of_training_changes_what_it_names(
     before = config[stage].training
     after = copy.deepcopy(before)
     after[name] = value
-    if name in ("weight_decay", "clip_norm"):
+    if name in ("optimizer", "weight_decay", "clip_norm"):
         assert update(before) != pytest.approx(update(after), rel=1e-3)
     else:
         assert schedule(before) != pytest.approx(schedule(after), rel=1e-3)

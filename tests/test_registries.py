@@ -51,7 +51,7 @@ def test_a_data_set_in_one_folder_trains_evaluates_and_reports(dots, tmp_path):
     assert {"position", "move", "true_action"} == set(result["actions"]["leak"])
     # What the dots do not have is said, not guessed.
     assert set(result["not_computed"]) == {
-        *("cells", "segmentation", "positions", "controls"),
+        *("cells", "segmentation", "positions", "entities", "control", "controls"),
         *("actions.direction_aware_clusters", "actions.transfer"),
     }
     assert "2 dots 16x24" in (tmp_path / "run" / "report.html").read_text()

@@ -19,7 +19,10 @@ def _training(num_steps: int, batch_size: int, window: int) -> dict[str, Any]:
         accumulate=whole(1, "parts of a batch taken in turn: so much less memory, a little slower", 1, 65_536),
         rematerialize=flag(False, "compute activations again for the gradient: less memory, slower", decides=False),
         window=whole(window, "consecutive frames of an example", 1, 1024),
-        learning_rate=number(1e-4, "of AdamW, after the warm-up", 1e-12, 10),
+        optimizer=choice(("adamw", "muon"), "muon: momentum of kernels is orthogonalized; what else there is by AdamW"),
+        learning_rate=number(
+            1e-4, "after the warm-up; the size of AdamW's first update, and of all of Muon's", 1e-12, 10
+        ),
         schedule=choice(("constant", "cosine"), "of the learning rate, after a linear warm-up"),
         warmup_steps=whole(0, "updates in which the learning rate grows"),
         weight_decay=number(0, "of kernels", 0, 10),

@@ -165,6 +165,12 @@ def _cards(result: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         cards.append(("FG-ARI", bounded(result["segmentation"]["fg_ari"], 2), "masks of the factors, true masks"))
     if "positions" in result:
         cards.append(("Position R²", f"{result['positions']['r2']:.2f}", "linear, from matched slots"))
+    if "entities" in result:
+        lost = result["entities"]["lost"]
+        cards.append((f"Entities lost, step {len(lost)}", share(lost[-1]), "dissolved or doubled in the rollout"))
+    if "control" in result:
+        note = f"other entities disturbed: {share(result['control']['disturbed'])}"
+        cards.append(("Moves followed", share(result["control"]["followed"]), note))
     units = f"{actions['active_units']} of {actions['units']} units active"
     cards.append(("KL, nats a frame", f"{actions['kl']:.1f}", units))
     return cards
@@ -273,7 +279,7 @@ def _agents(result: Mapping[str, Any]) -> dict[str, Table]:
 
 
 def _entities(result: Mapping[str, Any]) -> list[Table]:
-    """Segmentation, and positions in pixels, where the data have them."""
+    """Segmentation, positions in pixels, entities in rollouts and under chosen actions, where the data have them."""
     tables = []
     if "segmentation" in result:
         found = result["segmentation"]
@@ -286,6 +292,17 @@ def _entities(result: Mapping[str, Any]) -> list[Table]:
         slots = ["factor", *(slot if slot >= 0 else None for slot in found["slots"]), None]
         scores = [f"{value:.3f}" for value in (*found["r2_per_entity"], found["r2"])]
         tables.append(Table(head, [slots, ["R² of the position, linear", *scores]]))
+    if "entities" in result:
+        found = result["entities"]
+        head = ["share of the entities", *(f"step {step + 1}" for step in range(len(found["lost"])))]
+        rows = [[name, *(share(value) for value in found[name])] for name in ("dissolved", "doubled")]
+        tables.append(Table(head, rows))
+    if "control" in result:
+        found = result["control"]
+        head = ["", *(f"move {number}" for number in range(len(found["followed_per_move"]))), "all"]
+        followed = [share(value) for value in (*found["followed_per_move"], found["followed"])]
+        disturbed = [*(None for _ in found["followed_per_move"]), share(found["disturbed"])]
+        tables.append(Table(head, [["entities that follow", *followed], ["others disturbed", *disturbed]]))
     return tables
 
 

@@ -26,9 +26,9 @@ ACTIVATIONS: dict[str | None, tuple[str, ...]] = {
     None: (),
 }
 # The first rule that matches counts; a parameter that none matches is an error, so that a new kind of parameter gets a
-# decision. The paths of optimizer moments and averages end like those of their parameters.
+# decision. The paths of optimizer moments and averages end like those of their parameters; `ns_coeffs` is Muon's own.
 RULES: tuple[Rule, ...] = (
-    (r"(^|/)(bias|age_bias|scale|initial_slots|null|log_reach|question|codes)$", "replicate"),
+    (r"(^|/)(bias|age_bias|scale|initial_slots|null|log_reach|question|codes|ns_coeffs)$", "replicate"),
     (r"(^|/)kernel$", "fsdp"),
 )
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 from jax.typing import ArrayLike
+from optax.contrib import MuonDimensionNumbers, muon
 
 from flam_jax.config import Config, steps_of
 from flam_jax.training.sharding import path_name
@@ -15,6 +16,10 @@ from flam_jax.training.sharding import path_name
 # Shares of the training between which something is trained.
 Span = tuple[float, float]
 WHOLE: Span = (0.0, 1.0)
+# Root mean square of AdamW's updates at a learning rate of 1, as it was measured on language models (Liu et al. 2025).
+ADAMW_RMS = 0.2
+# Layers whose outputs are several axes: those of an attention's heads.
+HEADS = ("query", "key", "value", "call")
 
 
 @struct.dataclass
@@ -44,7 +49,10 @@ def learning_rate(step: ArrayLike, training: Config, span: Span = WHOLE) -> jax.
 
 
 def make_optimizer(training: Config, spans: Mapping[str, Span] | None = None) -> optax.GradientTransformationExtraArgs:
-    """AdamW with clipping by the global norm; only kernels decay.
+    """AdamW or Muon, with clipping by the global norm; only kernels decay.
+
+    Muon (Jordan et al. 2024) orthogonalizes the momentum of every kernel. Its updates are scaled to AdamW's root mean
+    square (Liu et al. 2025), so that one learning rate serves both; all other parameters are AdamW's.
 
     Args:
       training: `config.*.training`.
@@ -55,15 +63,15 @@ def make_optimizer(training: Config, spans: Mapping[str, Span] | None = None) ->
     Its `update` takes the step as `at`.
     """
 
-    def adamw(span: Span) -> optax.GradientTransformation:
+    def within_span(span: Span) -> optax.GradientTransformation:
         first, _ = steps_of(span, training.num_steps)
-        return optax.adamw(
-            lambda count: learning_rate(first + count, training, span),
-            weight_decay=training.weight_decay,
-            mask=lambda params: jax.tree_util.tree_map_with_path(
-                lambda path, _: path_name(path).endswith("kernel"), params
-            ),
-        )
+        rate = lambda count: learning_rate(first + count, training, span)  # noqa: E731
+        decay = training.weight_decay
+        if training.optimizer == "adamw":
+            return optax.adamw(rate, weight_decay=decay, mask=_kernels)
+        matrices = lambda params: jax.tree_util.tree_map_with_path(_matrix, params)  # noqa: E731
+        of_kernels = muon(rate, weight_decay=decay, muon_weight_dimension_numbers=matrices, consistent_rms=ADAMW_RMS)
+        return optax.partition({True: of_kernels, False: optax.adamw(rate, weight_decay=0.0)}, _kernels)
 
     def within(span: Span) -> optax.GradientTransformation:
         first, last = steps_of(span, training.num_steps)
@@ -72,14 +80,26 @@ def make_optimizer(training: Config, spans: Mapping[str, Span] | None = None) ->
             del step  # how often it was called, without the steps that were skipped
             return (arguments["at"] >= first) & (arguments["at"] < last)
 
-        return optax.conditionally_mask(adamw(span), trained, forward_extra_args=True)
+        return optax.conditionally_mask(within_span(span), trained, forward_extra_args=True)
 
     clip = optax.clip_by_global_norm(training.clip_norm) if training.clip_norm else optax.identity()
     if not spans or set(spans.values()) == {WHOLE}:
-        return optax.with_extra_args_support(optax.chain(clip, adamw(WHOLE)))
+        return optax.with_extra_args_support(optax.chain(clip, within_span(WHOLE)))
     name = lambda span: "from_{:g}_to_{:g}".format(*span)  # noqa: E731
     optimizers: dict[Hashable, optax.GradientTransformation] = {name(span): within(span) for span in spans.values()}
     return optax.chain(clip, optax.partition(optimizers, {part: name(span) for part, span in spans.items()}))
+
+
+def _kernels(params: Any) -> Any:
+    """Which of the parameters are kernels."""
+    return jax.tree_util.tree_map_with_path(lambda path, _: path_name(path).endswith("kernel"), params)
+
+
+def _matrix(path: tuple[Any, ...], parameter: Any) -> MuonDimensionNumbers:
+    """Which axes of a kernel are its inputs and outputs."""
+    of_heads = any(path_name(path).endswith(f"{name}/kernel") for name in HEADS)
+    inputs = 1 if of_heads else parameter.ndim - 1
+    return MuonDimensionNumbers(tuple(range(inputs)), tuple(range(inputs, parameter.ndim)))
 
 
 def new_state(params: Any, optimizer: optax.GradientTransformation) -> TrainState:

@@ -1,5 +1,6 @@
 """The pure step: learning, noise, schedules, clipping, averaging."""
 
+import functools
 from typing import Any
 
 import jax
@@ -178,6 +179,36 @@ def test_weight_decay_spares_all_but_kernels() -> None:
     assert (updates["a"]["kernel"] < 0).all()
     assert not updates["a"]["bias"].any()
     assert not updates["a"]["scale"].any()
+
+
+def test_muon_moves_every_kernel_in_all_directions_alike_and_as_far_as_adamw() -> None:
+    """Whatever the size and rank of the gradient; the axes of an attention's heads are one."""
+    key = jax.random.key(0)
+    shapes = {"dense": (12, 8), "query": (12, 2, 4), "out": (2, 4, 12), "conv": (3, 3, 2, 8)}
+    params = {name: {"kernel": jnp.ones(shape)} for name, shape in shapes.items()}
+    spread = jnp.geomspace(1.0, 30.0, 8)
+    grads = jax.tree.map(lambda x: jax.random.normal(key, x.shape).reshape(-1, 8) * spread[None], params)
+    grads = jax.tree.map(lambda grad, x: grad.reshape(x.shape), grads, params)
+    optimizer = make_optimizer(tiny_config(optimizer="muon", learning_rate=0.1, clip_norm=0.0).tokenizer.training)
+    updates, _ = optimizer.update(grads, optimizer.init(params), params)
+    matrices = {"dense": (12, 8), "query": (12, 8), "out": (8, 12), "conv": (18, 8)}
+    for name, shape in matrices.items():
+        singular = jnp.linalg.svd(updates[name]["kernel"].reshape(shape), compute_uv=False)
+        assert singular[0] < 3 * singular[-1], name  # of the gradient: more than 15 times
+        assert float(jnp.sqrt(jnp.square(updates[name]["kernel"]).mean())) == pytest.approx(0.1 * 0.2, rel=0.4), name
+
+
+def test_what_is_no_kernel_is_adamws_with_muon_too() -> None:
+    params = {"a": {"kernel": jnp.ones((4, 4)), "bias": jnp.ones(4)}, "initial_slots": jnp.ones((3, 4))}
+    grads = jax.tree.map(lambda x: 0.5 * x, params)
+    found = {}
+    for name in ("adamw", "muon"):
+        optimizer = make_optimizer(tiny_config(optimizer=name, weight_decay=0.1).tokenizer.training)
+        found[name], _ = optimizer.update(grads, optimizer.init(params), params)
+    assert not np.allclose(found["adamw"]["a"]["kernel"], found["muon"]["a"]["kernel"])
+    for path in (("a", "bias"), ("initial_slots",)):
+        adamw, muon = (functools.reduce(lambda tree, key: tree[key], path, found[name]) for name in ("adamw", "muon"))
+        np.testing.assert_allclose(adamw, muon, rtol=1e-5)
 
 
 def test_variables_that_cannot_be_trained_are_refused() -> None:

@@ -29,6 +29,8 @@ EVALUATORS = (
     "cells",
     "segmentation",
     "positions",
+    "entities",
+    "control",
     "controls",
     "leak",
     "clusters",

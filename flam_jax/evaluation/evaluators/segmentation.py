@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, UInt8
+from jaxtyping import Array, Float, Int, UInt8
 from scipy.optimize import linear_sum_assignment
 
 from data_pipelines.spec import DatasetSpec
@@ -72,6 +72,12 @@ def segmentation(table: Float[np.ndarray, "b t i k"]) -> dict[str, Any]:
     }
 
 
+def holders_of_masks(table: Float[np.ndarray, "b t i k"]) -> Int[np.ndarray, " n"]:
+    """For every entity the slot that overlaps it best over all clips (intersection over union)."""
+    whole = table.sum(axis=(0, 1))
+    return (whole / np.maximum(_union(whole), 1))[1:].argmax(axis=-1)
+
+
 def _union(table: Float[np.ndarray, "*b i k"]) -> Float[np.ndarray, "*b i k"]:
     """Pixels of entity i or slot k."""
     return table.sum(axis=-1, keepdims=True) + table.sum(axis=-2, keepdims=True) - table
@@ -91,4 +97,4 @@ def _share_of_switches(table: Float[np.ndarray, "b t i k"]) -> float:
     return float(((holder[:, 1:] != holder[:, :-1]) & both).sum() / max(both.sum(), 1))
 
 
-__all__ = ["KEY", "frame_overlaps", "needs", "run", "segmentation"]
+__all__ = ["KEY", "frame_overlaps", "holders_of_masks", "needs", "run", "segmentation"]
