@@ -18,10 +18,11 @@ def get_config(arguments: str = "") -> Config:
     config.data.update(name="sprites", frame_size=(64, 64), num_frames=100_000)
     _scene(config, variant)
     # A shape is several patches and moves by less than one: a patch must see what is about to enter it, and slots what
-    # moves. Walls and ground take slots too.
+    # moves. Slots are carried from frame to frame: shapes that look alike are told apart by where they were. Walls and
+    # ground take slots too.
     config.tokenizer.update(encoder="patch", decoder="patch", patch_size=4, channels=256, levels=(4,) * 15)
     config.dynamics.update(local_context=True, aggregator="local", positions="keys", cache_codes=True)
-    config.dynamics.update(num_factors=6, total_action_dim=48, prediction_steps=2, prediction_steps_start=0.8)
+    config.dynamics.update(name="flam_recurrent", num_factors=6, total_action_dim=48, prediction_steps=1)
     if preset:
         _cpu(config)
     if preset == "debug":
@@ -57,12 +58,13 @@ def _cpu(config: Config) -> None:
         checkpoint_every=1_000,
     )
     config.dynamics.update(model_dim=64, num_heads=4, history=4)
-    config.dynamics.update(kl_weight=0.0, kl_weight_final=5e-3, kl_anneal_start=0.3)
+    config.dynamics.update(kl_weight=0.0, kl_weight_final=0.3, kl_anneal_start=0.3)
     config.dynamics.training.update(
-        num_steps=3_000,
+        num_steps=7_200,
         batch_size=8,
         window=4,
-        learning_rate=2e-3,
+        optimizer="muon",
+        learning_rate=4e-3,
         schedule="cosine",
         warmup_steps=200,
         log_every=50,

@@ -100,17 +100,17 @@ def build_dynamics(config: ConfigDict) -> LatentActionModel:
 
 def flam_model(fields: Fields) -> LatentActionModel:
     """FLAM."""
-    return flam(**_some(fields, *_FLAM, "aggregator"))
+    return flam(**_some(fields, *_FLAM, "aggregator", "reconstruction_weight"))
 
 
 def flam_recurrent(fields: Fields) -> LatentActionModel:
     """FLAM without temporal attention."""
-    return recurrent_flam(**_some(fields, *_FLAM, "aggregator"))
+    return recurrent_flam(**_some(fields, *_FLAM, "aggregator", "reconstruction_weight"))
 
 
 def flam_coupled(fields: Fields) -> LatentActionModel:
     """FLAM with globally coupled dynamics."""
-    return coupled_flam(**_some(fields, *_FLAM, "aggregator"))
+    return coupled_flam(**_some(fields, *_FLAM, "aggregator", "reconstruction_weight"))
 
 
 def adaworld(fields: Fields) -> LatentActionModel:

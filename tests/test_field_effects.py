@@ -43,6 +43,7 @@ SHAPES = {  # the shapes of the parameters
     "dynamics.positions": "keys",
     "dynamics.local_context": False,
     "dynamics.aggregator": "cross_attention",
+    "dynamics.reconstruction_weight": 0.1,
     "dynamics.name": "adaworld",
     "dynamics.codebook_size": 4,
 }

@@ -117,6 +117,9 @@ DYNAMICS: dict[str, Field | Group] = dict(
         ("additive", "local", "cross_attention"),
         "what slots write into a patch depends on its position; on its surroundings too; or on its content (paper)",
     ),
+    reconstruction_weight=number(
+        0, "of the error of a frame's features rendered from its slots; above 0 a renderer helps the aggregator", 0, 100
+    ),
     inverse_frequency_power=number(1, "of what slots read: at 1 every content of a frame counts alike", 0, 2),
     inverse_temperature=number(4, "factor on the logits of slot attention", 1e-3, 1e3),
     slot_anneal_end=number(0.6, "share of training at which slot attention has its full inverse temperature", 0, 1),

@@ -1,10 +1,11 @@
 """Aggregators: predicted slots change the current features into the next (PAPER: aggregator).
 
-All have one signature, `(features, last_features, next_slots, attention) -> next features`:
+All have one signature, `(features, last_features, next_slots, attention, rendered) -> next features`:
 
     features f[*b h w c]: z_t.           next_slots f[*b k d]: ŝ_{t+1}.
     last_features f[*b h w c]: z_{t-1}; z_t itself at the first frame.
     attention f[*b k h w]: of the slots in frame t.
+    rendered f[*b h w d]: the embedding of ŝ_{t+1} from `renderer`; None where the model has none.
     Result f[*b h w c]: ẑ_{t+1}, not quantized, a residual on z_t.
 """
 
@@ -120,6 +121,7 @@ class AdditiveAggregator(nn.Module):
         last_features: Float[Array, "*b h w c"],
         next_slots: Float[Array, "*b k d"],
         attention: Float[Array, "*b k h w"],
+        rendered: Float[Array, "*b h w d"] | None = None,
     ) -> Float[Array, "*b h w c"]:
         """See the module; `last_features` and `attention` are not used."""
         del last_features, attention
@@ -131,6 +133,8 @@ class AdditiveAggregator(nn.Module):
         attend, process = maybe_remat((SlotCrossAttention, Mlp), self.rematerialize)
         patches = ("batch", *(None,) * (len(batch) - 1), "patch")
         write_features = jnp.broadcast_to(position, (*batch, *position.shape))
+        if rendered is not None:
+            write_features = write_features + dense(self.model_dim, "rendered")(rendered)
         for block in range(self.num_blocks):
             x = write_features = with_logical_constraint(write_features, *patches)
             x = x + attend(self.num_heads, self.dtype, name=f"slots_{block}")(norm(x), slots)[0]
@@ -167,6 +171,7 @@ class LocalAggregator(nn.Module):
         last_features: Float[Array, "*b h w c"],
         next_slots: Float[Array, "*b k d"],
         attention: Float[Array, "*b k h w"],
+        rendered: Float[Array, "*b h w d"] | None = None,
     ) -> Float[Array, "*b h w c"]:
         """See the module."""
         *_, h, w, c = features.shape
@@ -177,6 +182,8 @@ class LocalAggregator(nn.Module):
         slots = nn.LayerNorm(dtype=self.dtype)(next_slots.astype(self.dtype))
         holder = jnp.einsum("...khw,...kd->...hwd", attention.astype(self.dtype), slots)
         x = x + nn.Dense(self.model_dim, dtype=self.dtype, name="holder")(holder)
+        if rendered is not None:
+            x = x + nn.Dense(self.model_dim, dtype=self.dtype, name="rendered")(rendered)
         attend, process = maybe_remat((SlotCrossAttention, NeighbourMlp), self.rematerialize)
         before = (None,) * (x.ndim - 4)  # axes between the batch and the rows of patches
         for block in range(self.num_blocks):
@@ -209,6 +216,7 @@ class CrossAttentionAggregator(nn.Module):
         last_features: Float[Array, "*b h w c"],
         next_slots: Float[Array, "*b k d"],
         attention: Float[Array, "*b k h w"],
+        rendered: Float[Array, "*b h w d"] | None = None,
     ) -> Float[Array, "*b h w c"]:
         """See the module; `last_features` and `attention` are not used."""
         del last_features, attention
@@ -217,6 +225,8 @@ class CrossAttentionAggregator(nn.Module):
         position = nn.Dense(self.model_dim, dtype=self.dtype, name="position")(position_codes(h, w).astype(self.dtype))
         x = nn.Dense(self.model_dim, dtype=self.dtype, name="content")(features.astype(self.dtype))
         x += jnp.broadcast_to(position, x.shape)
+        if rendered is not None:
+            x = x + nn.Dense(self.model_dim, dtype=self.dtype, name="rendered")(rendered)
         x = x.reshape(*batch, h * w, self.model_dim)
         slots = norm(next_slots.astype(self.dtype))
         attend, process = maybe_remat((Attention, Mlp), self.rematerialize)

@@ -4,7 +4,7 @@ features -> factorizer -> slots -> context stream -> inverse dynamics -> actions
                             |                                              |
                             +---------> forward dynamics <-----------------+
                                                |
-features ----------------> aggregator <-- next slots
+features ----------------> aggregator <-- next slots (and what they are rendered to, with a renderer)
                                |
                          next features
 """
@@ -24,6 +24,7 @@ from flam_jax.dynamics.forward import ForwardDynamics
 from flam_jax.dynamics.interface import Factors, ModelOutput, ModelSpec, Phase
 from flam_jax.dynamics.inverse import ActionDistribution, InverseDynamics
 from flam_jax.dynamics.outputs import check_frames, paper_losses
+from flam_jax.dynamics.renderer import SlotRenderer
 from flam_jax.dynamics.schedules import SlotAnnealing
 from flam_jax.dynamics.slot_attention import SlotAttention
 from flam_jax.dynamics.streams import ContextStream, empty_caches, over_factors
@@ -45,6 +46,8 @@ class Flam(nn.Module):
       inverse_dynamics: slots, next slots, context -> posterior of the actions, for all factors.
       forward_dynamics: slots, actions, context -> next slots, for all factors.
       aggregator: features, next slots -> next features (`aggregators`).
+      renderer: slots -> an embedding of every patch for the aggregator, and features (`renderer`); None: without.
+      reconstruction_weight: of the squared error of the features to which slots are rendered.
     """
 
     num_factors: int
@@ -55,11 +58,14 @@ class Flam(nn.Module):
     inverse_dynamics: Any
     forward_dynamics: Any
     aggregator: Any
+    renderer: Any = None
+    reconstruction_weight: float = 0.0
 
     @property
     def spec(self) -> ModelSpec:
         """All parts are trained together, all of the time."""
-        everything = Phase("all", 0.0, 1.0, (), ("prediction", "kl"))
+        added = () if self.renderer is None else ("reconstruction",)
+        everything = Phase("all", 0.0, 1.0, (), ("prediction", "kl", *added))
         return ModelSpec(self.num_factors, self.action_dim, "inferred", "features", (everything,))
 
     def __call__(
@@ -87,6 +93,10 @@ class Flam(nn.Module):
         slots_of_patches = with_logical_constraint(next_slots, "batch")
         next_features = self.aggregate(features[:, :-1], slots_of_patches, factors.attention[:, :-1])
         action_kl = posterior.kl()
+        losses = paper_losses(features, next_features, action_kl)
+        if self.renderer is not None:
+            error = jnp.square(self.renderer(slots, features.shape[-3:])[1] - features).sum(axis=(-3, -2, -1)).mean()
+            losses["reconstruction"] = self.reconstruction_weight * error
         return ModelOutput(
             slots=slots,
             attention=factors.attention,
@@ -96,7 +106,7 @@ class Flam(nn.Module):
             actions=actions,
             next_slots=next_slots,
             next_features=next_features,
-            losses=paper_losses(features, next_features, action_kl),
+            losses=losses,
         )
 
     def factorize(self, features: Float[Array, "b t h w c"]) -> Factors:
@@ -126,7 +136,7 @@ class Flam(nn.Module):
     ) -> Float[Array, "b t h w c"]:
         """See `LatentActionModel`."""
         last_features = jnp.concatenate([features[:, :1], features[:, :-1]], axis=1)
-        return self.aggregator(features, last_features, next_slots, attention)
+        return self.aggregator(features, last_features, next_slots, attention, self._rendered(next_slots, features))
 
     def sample_actions(self, key: PRNGKeyArray, shape: tuple[int, ...]) -> Float[Array, "*shape k a"]:
         """Latent actions drawn from the prior N(0, I)."""
@@ -166,9 +176,17 @@ class Flam(nn.Module):
         """See `LatentActionModel`."""
         context, context_cache = self.context(slots[:, None], cache["context"])
         next_slots, forward = self.forward_dynamics(slots[:, None], actions[:, None], context, cache["forward"])
-        next_features = self.aggregator(features, cache["last_features"], next_slots[:, 0], masks)
+        next_slots = next_slots[:, 0]
+        rendered = self._rendered(next_slots, features)
+        next_features = self.aggregator(features, cache["last_features"], next_slots, masks, rendered)
         cache = {**cache, "context": context_cache, "forward": forward, "last_features": features}
-        return cache, next_slots[:, 0], next_features
+        return cache, next_slots, next_features
+
+    def _rendered(
+        self, slots: Float[Array, "*b k d"], features: Float[Array, "*b h w c"]
+    ) -> Float[Array, "*b h w d"] | None:
+        """The embedding for the aggregator."""
+        return None if self.renderer is None else self.renderer(slots, features.shape[-3:])[0]
 
 
 def flam(
@@ -187,6 +205,7 @@ def flam(
     cosine_attention: bool = True,
     implicit_gradient: bool = True,
     aggregator: str = "additive",
+    reconstruction_weight: float = 0.0,
     rematerialize: bool = False,
     dtype: DTypeLike = jnp.float32,
 ) -> Flam:
@@ -207,6 +226,7 @@ def flam(
       cosine_attention: queries and keys of one length.
       implicit_gradient: differentiate the last iteration of slot attention only.
       aggregator: `additive`, `local` or `cross_attention`.
+      reconstruction_weight: of the loss of the renderer; 0: there is none.
       rematerialize: recompute the aggregator's activations for the gradient instead of keeping them.
       dtype: compute type; parameters are float32.
     """
@@ -228,4 +248,6 @@ def flam(
         inverse_dynamics=FactoredInverseDynamics(action_dim=action_dim, history=history, **block),
         forward_dynamics=FactoredForwardDynamics(history=history, **block),
         aggregator=AGGREGATORS[aggregator](model_dim=model_dim, rematerialize=rematerialize, **block),
+        renderer=SlotRenderer(model_dim, num_heads, dtype) if reconstruction_weight else None,
+        reconstruction_weight=reconstruction_weight,
     )

@@ -39,6 +39,19 @@ def gaussian_prior(
     return -distance / jnp.broadcast_to(width[:, None, None], distance.shape)
 
 
+def patches_from(
+    point: Float[Array, "*b k heads 2"], h: int, w: int
+) -> tuple[Float[Array, "*b h k heads"], Float[Array, "*b w k heads"]]:
+    """How many rows and columns every row and column of patches lies from points in `coordinates`."""
+    found = []
+    for axis, n in enumerate((h, w)):
+        line = _evenly_spaced(n)
+        spacing = 1.0 if n == 1 else line[1] - line[0]
+        at = jnp.broadcast_to(point[..., None, :, :, axis], (*point.shape[:-3], n, *point.shape[-3:-1]))
+        found.append((jnp.broadcast_to(line[:, None, None], at.shape) - at) / spacing)
+    return found[0], found[1]
+
+
 def adjacency(n: int) -> Float[Array, "n n"]:
     """1 between a place in a row and itself or its neighbours, else 0."""
     return jnp.eye(n, k=-1) + jnp.eye(n) + jnp.eye(n, k=1)

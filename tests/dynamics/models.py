@@ -33,6 +33,7 @@ _BUILDERS = {
     "flam": (flam, _SLOTS),
     "flam_local": (flam, _SLOTS | dict(local_context=True, aggregator="local")),
     "flam_keys": (flam, _SLOTS | dict(positions="keys")),
+    "flam_rendered": (flam, _SLOTS | dict(local_context=True, aggregator="local", reconstruction_weight=0.3)),
     "paper": (flam, _SLOTS | PAPER),
     "recurrent": (recurrent_flam, _SLOTS),
     "coupled": (coupled_flam, _SLOTS),
